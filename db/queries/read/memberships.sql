@@ -1,0 +1,5 @@
+-- name: ListUserMembershipsV1 :many
+SELECT * FROM accounts.list_user_memberships_v1(p_user_id => @user_id);
+
+-- name: GetUserMembershipV1 :one
+SELECT * FROM accounts.get_user_membership_v1(p_user_id => @user_id, p_group_id => @group_id);

@@ -1,0 +1,8 @@
+-- name: GetReplicationPositionV1 :one
+SELECT * FROM accounts.get_replication_position_v1();
+
+-- name: GetCacheOutboxStatusV1 :one
+SELECT * FROM accounts.get_cache_outbox_status_v1();
+
+-- name: GetSchemaVersionV1 :one
+SELECT accounts.get_schema_version_v1();

@@ -1,0 +1,5 @@
+-- name: CreateUserGroupV1 :one
+SELECT * FROM accounts.create_user_group_v1(p_name => @name);
+
+-- name: UpdateUserGroupV1 :one
+SELECT * FROM accounts.update_user_group_v1(p_group_id => @group_id, p_name => sqlc.narg('name'));

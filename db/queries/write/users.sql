@@ -1,0 +1,17 @@
+-- name: CreateUserV1 :one
+SELECT * FROM accounts.create_user_v1(
+    p_is_active => @is_active,
+    p_profile => @profile,
+    p_contact_types => @contact_types::text[],
+    p_contact_values => @contact_values::text[],
+    p_contact_normalized => @contact_normalized::text[],
+    p_group_names => @group_names::text[]
+);
+
+-- name: UpdateUserV1 :one
+SELECT * FROM accounts.update_user_v1(
+    p_user_id => @user_id,
+    p_profile_patch => sqlc.narg('profile_patch'),
+    p_is_active => sqlc.narg('is_active'),
+    p_expected_version => sqlc.narg('expected_version')
+);
