@@ -1,0 +1,129 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/dbgen/read"
+	"github.com/payment-services/accounts/internal/dbgen/write"
+	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/identifier"
+)
+
+// maxValueLength is user_contacts_value_length, in characters.
+const maxValueLength = 255
+
+// Contact is one contact of a user. Type is the name of its type.
+type Contact struct {
+	ID, UserID    uuid.UUID
+	Type, Value   string
+	IsActive      bool
+	CreatedAt     time.Time
+	DeactivatedAt *time.Time
+}
+
+// AddContact adds an active contact to a user. What a second one of the type does is up to the type.
+func (s *Service) AddContact(ctx context.Context, userID uuid.UUID, typ, value string) (Contact, error) {
+	normalized, err := s.normalize(typ, value)
+	if err != nil {
+		return Contact{}, invalidValues([]errcode.Field{fieldOf("value", err)})
+	}
+	var row write.ContactWriteV1
+	err = s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
+		row, err = q.AddContactV1(ctx, write.AddContactV1Params{
+			UserID: userID, Type: typ, Value: value, Normalized: normalized,
+		})
+		return change{row.Touched, row.OutboxID}, err
+	})
+	return writtenContact(row), err
+}
+
+// Contact returns the contact with this id, active or not.
+func (s *Service) Contact(ctx context.Context, id uuid.UUID) (Contact, Origin, error) {
+	var row read.ContactV1
+	missing := errcode.Missing("Contact", id.String())
+	origin, err := s.read(ctx, []cache.Key{cache.ContactKey(id)}, missing, func(ctx context.Context, q read.Querier) (err error) {
+		row, err = q.GetContactV1(ctx, id)
+		return err
+	})
+	return Contact(row), origin, err
+}
+
+// UserContacts returns the active contacts of a user, or all that it ever had.
+func (s *Service) UserContacts(ctx context.Context, userID uuid.UUID, includeInactive bool) ([]Contact, Origin, error) {
+	var contacts []Contact
+	missing := errcode.Missing("User", userID.String())
+	origin, err := s.read(ctx, []cache.Key{cache.UserKey(userID)}, missing, func(ctx context.Context, q read.Querier) error {
+		rows, err := q.ListUserContactsV1(ctx, userID, includeInactive)
+		if err == nil && len(rows) == 0 {
+			_, err = q.GetUserDetailV1(ctx, userID) // none, or nobody to have any
+		}
+		if err != nil {
+			return err
+		}
+		contacts = make([]Contact, len(rows))
+		for i, row := range rows {
+			contacts[i] = Contact(row)
+		}
+		return nil
+	})
+	return contacts, origin, err
+}
+
+// DeactivateContact deactivates a contact; one that is deactivated already stays as it is.
+func (s *Service) DeactivateContact(ctx context.Context, id uuid.UUID) error {
+	return s.write(ctx, func(ctx context.Context, q write.Querier) (change, error) {
+		row, err := q.DeactivateContactV1(ctx, id)
+		return change{row.Touched, row.OutboxID}, err
+	})
+}
+
+// normalize returns the canonical form of a contact's value: that of an identifier for the three
+// identifier types, else NFC without surrounding space.
+func (s *Service) normalize(typ, value string) (string, error) {
+	switch kind := identifier.Kind(typ); kind {
+	case identifier.Phone, identifier.Email, identifier.SecondLogin:
+		return s.parser.Canonical(kind, value)
+	}
+	normalized := strings.TrimSpace(norm.NFC.String(value))
+	if n := utf8.RuneCountInString(value); n > maxValueLength || normalized == "" || strings.ContainsRune(value, 0) {
+		return "", &identifier.Error{Code: "invalid_length", Message: "must have 1 to 255 characters and no NUL"}
+	}
+	return normalized, nil
+}
+
+// fieldOf names the fault that internal/identifier found in a field.
+func fieldOf(field string, err error) errcode.Field {
+	if e, ok := errors.AsType[*identifier.Error](err); ok {
+		return errcode.Field{Field: field, Code: e.Code, Message: e.Message}
+	}
+	return errcode.Field{Field: field, Code: "invalid", Message: "is not valid"}
+}
+
+func invalidIdentifier(field string, err error) error { return errcode.Invalid(fieldOf(field, err)) }
+
+// invalidValues is INVALID_SECOND_LOGIN when malformed logins are all that is wrong.
+func invalidValues(fields []errcode.Field) error {
+	e := errcode.Invalid(fields...)
+	for _, f := range fields {
+		if f.Code != "invalid_second_login" {
+			return e
+		}
+	}
+	e.Code = errcode.InvalidSecondLogin
+	return e
+}
+
+func writtenContact(row write.ContactWriteV1) Contact {
+	return Contact{
+		ID: row.ID, UserID: row.UserID, Type: row.Type, Value: row.Value, IsActive: row.IsActive,
+		CreatedAt: row.CreatedAt, DeactivatedAt: row.DeactivatedAt,
+	}
+}

@@ -1,0 +1,62 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/dbgen/read"
+	"github.com/payment-services/accounts/internal/dbgen/write"
+	"github.com/payment-services/accounts/internal/errcode"
+)
+
+// Membership is the membership of a user in a group.
+type Membership struct {
+	UserID, GroupID uuid.UUID
+	GroupName       string
+	IsActive        bool
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
+}
+
+// UserMemberships returns the active memberships of a user by group name.
+func (s *Service) UserMemberships(ctx context.Context, userID uuid.UUID) ([]Membership, Origin, error) {
+	var memberships []Membership
+	missing := errcode.Missing("User", userID.String())
+	origin, err := s.read(ctx, []cache.Key{cache.UserKey(userID)}, missing, func(ctx context.Context, q read.Querier) error {
+		rows, err := q.ListUserMembershipsV1(ctx, userID)
+		if err == nil && len(rows) == 0 {
+			_, err = q.GetUserDetailV1(ctx, userID) // none, or nobody to have any
+		}
+		if err != nil {
+			return err
+		}
+		memberships = make([]Membership, len(rows))
+		for i, row := range rows {
+			memberships[i] = Membership(row)
+		}
+		return nil
+	})
+	return memberships, origin, err
+}
+
+// SetMembership makes a user a member of a group, or ends the membership. Ending one that never was
+// is NotFound.
+func (s *Service) SetMembership(ctx context.Context, userID, groupID uuid.UUID, active bool) (Membership, error) {
+	var row write.MembershipWriteV1
+	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
+		row, err = q.SetMembershipV1(ctx, userID, groupID, active)
+		return change{row.Touched, row.OutboxID}, err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = errcode.Missing("Membership", userID.String()+"/"+groupID.String())
+	}
+	return Membership{
+		UserID: row.UserID, GroupID: row.GroupID, GroupName: row.GroupName, IsActive: row.IsActive,
+		CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
+	}, err
+}

@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- INVALIDATE: from here on no value or lease of these keys and dependencies is worth anything, and
+-- whoever loads them within M asks the primary.
+-- KEYS: gen, dirty, entries ... ARGV: M (ms), dependencies ...
+if not redis.call('HGET', KEYS[1], 'run') then return 'UNATTACHED' end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local expiry = now + tonumber(ARGV[1])
+for i = 3, #KEYS do
+    redis.call('ZADD', KEYS[2], expiry, KEYS[i])
+    redis.call('UNLINK', KEYS[i])
+end
+if #ARGV > 1 then
+    local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+    for i = 2, #ARGV do
+        redis.call('HSET', KEYS[1], ARGV[i], seq)
+        redis.call('ZADD', KEYS[2], expiry, ARGV[i], expiry, 'deps')
+    end
+end
+
+-- Remove markers that are over: more than this call added, so that the set shrinks, and few enough
+-- that no call takes long.
+local over = redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 2 * (#KEYS + #ARGV))
+if #over > 0 then redis.call('ZREM', KEYS[2], unpack(over)) end
+return 'OK'

@@ -1,0 +1,42 @@
+#!lua flags=allow-oom
+-- READ: a valid value, another reader's lease, or a lease of my own.
+-- KEYS: entry, gen, dirty. ARGV: my token, lease (ms), format, entity tags that the client has ...
+local run, seq, star = unpack(redis.call('HMGET', KEYS[2], 'run', 'seq', '*'))
+if not run then return {'UNATTACHED'} end -- guard:unattached
+
+local entry = redis.call('GET', KEYS[1])
+if entry and entry:sub(1, 1) == 'L' then
+    return {'WAIT', entry:sub(2), tonumber(seq)}
+end
+if entry then
+    local at, etag, deps = entry:match('^V' .. ARGV[3] .. ' (%d+) (%S+) (%S+)\n')
+    local valid = at ~= nil
+    if valid then
+        at = tonumber(at)
+        if at < tonumber(star) then valid = false end -- guard:read-star
+        if deps ~= '-' then
+            local names = {}
+            for name in deps:gmatch('[^,]+') do names[#names + 1] = name end
+            for _, raised in ipairs(redis.call('HMGET', KEYS[2], unpack(names))) do
+                if raised and tonumber(raised) > at then valid = false end -- guard:read-deps
+            end
+        end
+    end
+    if valid then
+        for i = 4, #ARGV do
+            if ARGV[i] == etag or ARGV[i] == '*' then
+                return {'NOT-MODIFIED', entry:match('^[^\n]*\n[^\n]*\n')}
+            end
+        end
+        return {'HIT', entry}
+    end
+end
+
+redis.call('SET', KEYS[1], 'L' .. ARGV[1], 'PX', ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local dirty = 0
+for _, expiry in ipairs(redis.call('ZMSCORE', KEYS[3], KEYS[1], '*')) do
+    if expiry and tonumber(expiry) > now then dirty = 1 end -- guard:dirty
+end
+return {'MISS', tonumber(seq), dirty}

@@ -1,0 +1,50 @@
+package cache
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics of the cache. Labels are bounded sets of words.
+type metrics struct {
+	requests *prometheus.CounterVec
+	loads    *prometheus.CounterVec
+	refusals *prometheus.CounterVec
+	deferred prometheus.Counter
+	attaches prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer, c *Cache) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "accounts_cache_requests_total",
+			Help: "Cached reads by outcome: hit, miss, joined (another's load), wait (another's lease, then the primary), bypass.",
+		}, []string{"result"}),
+		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "accounts_cache_loads_total",
+			Help: "Reads of the database by server.",
+		}, []string{"source"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "accounts_cache_fill_refusals_total",
+			Help: "Loaded documents that were not stored, by reason.",
+		}, []string{"reason"}),
+		deferred: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "accounts_cache_deferred_invalidations_total",
+			Help: "Writes whose invalidation was left to the outbox's relay.",
+		}),
+		attaches: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "accounts_cache_attaches_total",
+			Help: "Attachments that made every older entry dead.",
+		}),
+	}
+	if r != nil {
+		r.MustRegister(m.requests, m.loads, m.refusals, m.deferred, m.attaches,
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "accounts_cache_breaker_open",
+				Help: "1 while reads bypass Redis.",
+			}, func() float64 {
+				if c.breaker.open() {
+					return 1
+				}
+				return 0
+			}))
+	}
+	return m
+}

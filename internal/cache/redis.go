@@ -1,0 +1,116 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// go-redis's defaults are made for a database: 5 s timeouts and three retries. A cache must be
+// quicker to give up than the database is to answer.
+const (
+	dialTimeout = 200 * time.Millisecond
+	ioTimeout   = 100 * time.Millisecond
+	poolTimeout = 100 * time.Millisecond
+	poolSize    = 32
+)
+
+// connect makes the client. hello runs on every new connection before it is used.
+func connect(url string, hello func(context.Context, *redis.Conn) error) (*redis.Client, error) {
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, errors.New("the cache's Redis URL is malformed") // the cause quotes it
+	}
+	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
+	opts.PoolTimeout, opts.PoolSize = poolTimeout, poolSize
+	opts.MaxRetries = -1
+	opts.ContextTimeoutEnabled = true
+	opts.DisableIdentity = true // a round trip less for each connection
+	opts.OnConnect = hello
+	return redis.NewClient(opts), nil
+}
+
+// RunID returns the run_id of a Redis server: another one means another process.
+func RunID(ctx context.Context, r interface {
+	Info(ctx context.Context, section ...string) *redis.StringCmd
+}) (string, error) {
+	info, err := r.Info(ctx, "server").Result()
+	if err != nil {
+		return "", fmt.Errorf("ask redis for its run_id: %w", err)
+	}
+	for line := range strings.Lines(info) {
+		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "run_id:"); ok {
+			return id, nil
+		}
+	}
+	return "", errors.New("redis does not tell its run_id")
+}
+
+// CheckSetup refuses configurations in which the cache would not be exact or would endanger others:
+// a cache server that may evict the protocol's own keys, and one that also holds the revocation list
+// and may evict that. Servers that do not answer are not judged.
+func (c *Cache) CheckSetup(ctx context.Context, auth *redis.Client) error {
+	policy, err := c.redis.ConfigGet(ctx, "maxmemory-policy").Result()
+	if err != nil {
+		return nil
+	}
+	if p := policy["maxmemory-policy"]; strings.HasPrefix(p, "allkeys-") {
+		return fmt.Errorf("REDIS_URL: maxmemory-policy %s may evict the cache's dirty markers, which "+
+			"have no TTL; use volatile-lfu or noeviction", p)
+	} else if p == "noeviction" {
+		return nil
+	}
+	mine, err := RunID(ctx, c.redis)
+	if err != nil {
+		return nil
+	}
+	theirs, err := RunID(ctx, auth)
+	if err != nil || mine != theirs {
+		return nil
+	}
+	return errors.New("REDIS_URL and AUTH_REDIS_URL are one Redis server that evicts keys: the cache's " +
+		"pressure would evict the revocation list, and revoked tokens would live again; " +
+		"run two servers, or one with maxmemory-policy noeviction")
+}
+
+// attach tells Redis which Redis process, database cluster and timeline this process works with.
+func (c *Cache) attach(ctx context.Context) error {
+	runID, err := RunID(ctx, c.redis)
+	if err != nil {
+		return err
+	}
+	return c.attachOn(ctx, c.redis, runID)
+}
+
+func (c *Cache) attachOn(ctx context.Context, r redis.Scripter, runID string) error {
+	at := c.source.cluster()
+	answer, err := c.scripts.attach.Run(ctx, r, []string{genKey, dirtyKey},
+		runID, at.SystemIdentifier, at.Timeline, dirtyLife.Milliseconds()).Text()
+	if err != nil {
+		return fmt.Errorf("cache ATTACH: %w", err)
+	}
+	if answer == "RAISED" {
+		c.metrics.attaches.Inc()
+		c.log.WarnContext(ctx, "cache attached anew: every older entry is dead",
+			"timeline", at.Timeline, "system_identifier", at.SystemIdentifier)
+	}
+	c.source.stale.Store(answer == "STALE" && guard("stale"))
+	return nil
+}
+
+// hello attaches on every new connection: it may lead to a Redis that was restarted, with or without
+// its old data.
+func (c *Cache) hello(ctx context.Context, conn *redis.Conn) error {
+	if !guard("run-id") {
+		return nil
+	}
+	runID, err := RunID(ctx, conn)
+	if err != nil {
+		return err
+	}
+	return c.attachOn(ctx, conn, runID)
+}
