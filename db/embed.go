@@ -49,6 +49,15 @@ func Migrations() fs.FS {
 	return sub
 }
 
+// LatestVersion returns the number of the newest embedded migration: what this build needs.
+func LatestVersion() (int64, error) {
+	files, err := fs.Glob(Migrations(), "*.sql")
+	if err != nil || len(files) == 0 {
+		return 0, fmt.Errorf("no migrations are embedded: %w", err)
+	}
+	return goose.NumericComponent(files[len(files)-1]) // Glob sorts
+}
+
 // BootstrapSQL returns the text of bootstrap.sql.
 func BootstrapSQL() string { return bootstrapSQL }
 
@@ -118,11 +127,11 @@ func checkServer(ctx context.Context, pool *sql.DB) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("connect: %w", err)
-	case readOnly:
-		return ErrReadOnly
-	case user != "accounts_owner":
+	case user != "accounts_owner": // first: a read login is read-only everywhere
 		return fmt.Errorf("connected as %q, not as accounts_owner: use the login accounts_migrator, "+
 			"and let a superuser run db/bootstrap.sql on this database first", user)
+	case readOnly:
+		return ErrReadOnly
 	}
 	return nil
 }
