@@ -27,7 +27,8 @@ func connect(url string, hello func(context.Context, *redis.Conn) error) (*redis
 	}
 	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
 	opts.PoolTimeout, opts.PoolSize = poolTimeout, poolSize
-	opts.MaxRetries = -1
+	opts.MaxRetries = -1   // none
+	opts.DialerRetries = 1 // one attempt, no pauses
 	opts.ContextTimeoutEnabled = true
 	opts.DisableIdentity = true // a round trip less for each connection
 	opts.OnConnect = hello

@@ -1,0 +1,56 @@
+# `make help` lists the targets. Nothing here needs Docker or changes the machine, except that the
+# first `make run` or `make test` installs PostgreSQL and Redis where they are missing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+tools := .tools
+build_tool = CGO_ENABLED=0 go build -modfile=tools/go.mod -o $@
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
+
+.PHONY: run
+run: ## start the service with its own PostgreSQL and Redis, and demo users; Ctrl-C stops it
+	@scripts/install-deps
+	@mkdir -p .devstack
+	@go build -o .devstack/devstack ./cmd/devstack
+	@exec .devstack/devstack # exec: a signal to make's child is one to devstack
+
+.PHONY: test
+test: ## run every test that needs no Docker, with the race detector
+	@scripts/install-deps --test
+	go test -race ./...
+
+.PHONY: lint
+lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck
+	@unformatted=$$(gofmt -l .) && [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted; exit 1; }
+	go vet ./...
+	$(tools)/staticcheck ./...
+
+.PHONY: build
+build: ## build the server into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/server ./cmd/server
+
+.PHONY: generate
+generate: $(tools)/sqlc ## write the code and texts that are generated from db/
+	$(tools)/sqlc generate
+
+.PHONY: check-generated
+check-generated: generate ## fail if generate changes anything
+	git diff --exit-code -- db internal/dbgen
+
+.PHONY: clean
+clean: ## remove the data of make run, tools and binaries
+	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
+	rm -rf "$$(readlink -f .devstack/pg)" .devstack $(tools) bin
+
+$(tools)/sqlc: tools/go.mod tools/go.sum
+	$(build_tool) github.com/sqlc-dev/sqlc/cmd/sqlc
+
+$(tools)/goose: tools/go.mod tools/go.sum
+	$(build_tool) -tags='no_clickhouse no_libsql no_mssql no_mysql no_sqlite3 no_vertica no_ydb' \
+		github.com/pressly/goose/v3/cmd/goose
+
+$(tools)/staticcheck: tools/go.mod tools/go.sum
+	$(build_tool) honnef.co/go/tools/cmd/staticcheck

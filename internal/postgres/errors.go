@@ -1,0 +1,213 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/payment-services/accounts/internal/errcode"
+)
+
+// SQLSTATEs of our functions. Class UA is ours; the SQL standard reserves 0-4 and A-H.
+const (
+	stateNotFound     = "UA001" // DETAIL {"entity", "id"}
+	stateInvalid      = "UA002" // DETAIL {"errors": [{"field", "code"}]}
+	stateOtherVersion = "UA003" // DETAIL {"version"}
+)
+
+// What a client is told to wait after a 503: a switchover takes about as long.
+const retryAfter = 2 * time.Second
+
+var (
+	errDemoted     = errors.New("the server behind the write address is a standby")
+	errPrimaryGone = errors.New("the primary has been gone for more than 4 s")
+)
+
+// outcomeUnknownError says that a statement may have been committed although it failed.
+type outcomeUnknownError struct{ error }
+
+func (e *outcomeUnknownError) Unwrap() error { return e.error }
+
+// violation is what the violation of a constraint means to a client.
+type violation struct {
+	code    errcode.Code
+	field   string // the request's field unless the function names others
+	reason  string // the field's code
+	message string
+}
+
+// violations maps every constraint that a request can violate. Those that only a fault of ours can
+// violate are not here and become INTERNAL_ERROR.
+var violations = map[string]violation{
+	"users_profile_is_object": {errcode.Validation, "profile", "not_an_object", "must be a JSON object"},
+	"users_profile_size":      {errcode.Validation, "profile", "too_large", "must not exceed 16 KiB"},
+	"users_profile_depth":     {errcode.Validation, "profile", "too_deep", "must not nest deeper than 32 levels"},
+
+	"user_contacts_value_length":      {errcode.Validation, "value", "invalid_length", "must have 1 to 255 characters"},
+	"user_contacts_normalized_length": {errcode.Validation, "value", "invalid_length", "must have 1 to 255 characters"},
+	"user_contacts_phone_canonical":   {errcode.Validation, "value", "invalid_phone", "must be a phone number"},
+	"user_contacts_email_canonical":   {errcode.Validation, "value", "invalid_email", "must be an email address"},
+	"user_contacts_second_login_canonical": {errcode.InvalidSecondLogin, "value", "invalid_second_login",
+		"must not look like a phone number, an email address or a uuid"},
+	"user_contacts_active_normalized_key": {errcode.IdentifierTaken, "value", "taken",
+		"belongs to another active contact"},
+	"user_contacts_single_active_key": {errcode.ContactTypeConflict, "type", "second_of_type",
+		"a user has at most one active contact of this type"},
+
+	"contact_types_name_key": {errcode.NameTaken, "name", "taken", "another contact type has this name"},
+	"contact_types_name_form": {errcode.Validation, "name", "invalid_name",
+		"must be 1 to 63 lower-case letters, digits and underscores, a letter first"},
+	"contact_types_on_second_known": {errcode.Validation, "on_second", "unknown",
+		"must be replace, reject or allow"},
+	"contact_types_identifier_name_fixed": {errcode.Validation, "name", "reserved",
+		"phone, email, second_login and uuid are reserved, and the first three cannot be renamed"},
+
+	"user_groups_name_key": {errcode.NameTaken, "name", "taken", "another group has this name"},
+	"user_groups_name_form": {errcode.Validation, "name", "invalid_name",
+		"must have 1 to 100 characters, no comma, no control character, no space at either end"},
+}
+
+// messages of the field codes that functions report by themselves.
+var messages = map[string]string{
+	"unknown":     "there is no such name",
+	"deactivated": "a deactivated contact is history and keeps its value",
+}
+
+// serverGone reports whether err says that the server is away, or is not the one that was wanted,
+// so that another connection or another server may do better.
+func serverGone(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pgErr.Code {
+		case "25006", // read_only_sql_transaction: demoted under us
+			"57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
+			return true
+		}
+		return strings.HasPrefix(pgErr.Code, "08") || unsent(err)
+	}
+	_, isNet := errors.AsType[net.Error](err)
+	return isNet || unsent(err) || errors.Is(err, errDemoted) || errors.Is(err, errPrimaryGone) ||
+		errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// retryable reports whether a write that failed with err had certainly no effect and may succeed
+// when it is repeated.
+func retryable(err error) bool {
+	if _, unknown := errors.AsType[*outcomeUnknownError](err); unknown {
+		return false
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pgErr.Code {
+		case "40001", "40P01", "53300": // serialization_failure, deadlock_detected, too_many_connections
+			return true
+		}
+	}
+	return serverGone(err)
+}
+
+// coded turns an error of pgx into one with a code. pgx.ErrNoRows, a cancelled context and what has
+// a code already are returned as they are.
+func coded(err error) error {
+	if err == nil || errors.Is(err, pgx.ErrNoRows) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if _, ok := errors.AsType[*errcode.Error](err); ok {
+		return err
+	}
+	if _, ok := errors.AsType[*outcomeUnknownError](err); ok {
+		return &errcode.Error{
+			Code: errcode.OutcomeUnknown, RetryAfter: retryAfter, Cause: err,
+			Message: "the connection was lost during the commit: the change may or may not have been made; look before repeating it",
+		}
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && !serverGone(err) {
+		return codedState(pgErr)
+	}
+	if serverGone(err) {
+		return unavailable(err)
+	}
+	return err
+}
+
+func unavailable(cause error) error {
+	return &errcode.Error{
+		Code: errcode.Database, RetryAfter: retryAfter, Cause: cause,
+		Message: "the database is not available at the moment; try again later",
+	}
+}
+
+// codedWrite is coded, and says of a write that did not get through that it changed nothing.
+func codedWrite(err error) error {
+	err = coded(err)
+	if e, ok := errors.AsType[*errcode.Error](err); ok && e.Code == errcode.Database {
+		e.Message = "the database takes no writes at the moment; nothing was changed, try again later"
+	}
+	return err
+}
+
+func codedState(pgErr *pgconn.PgError) error {
+	switch pgErr.Code {
+	case stateNotFound:
+		var d struct{ Entity, ID string }
+		if json.Unmarshal([]byte(pgErr.Detail), &d) == nil {
+			return errcode.Missing(d.Entity, d.ID)
+		}
+	case stateOtherVersion:
+		var d struct{ Version int64 }
+		if json.Unmarshal([]byte(pgErr.Detail), &d) == nil {
+			return &errcode.Error{
+				Code: errcode.PreconditionFailed, Version: d.Version,
+				Message: "the user has changed since; get it again and repeat the change on that",
+			}
+		}
+	case stateInvalid:
+		if fields := detailFields(pgErr, ""); fields != nil {
+			return errcode.Invalid(fields...)
+		}
+	case "23505", "23514": // unique_violation, check_violation
+		if v, ok := violations[pgErr.ConstraintName]; ok {
+			fields := detailFields(pgErr, v.message)
+			if fields == nil {
+				fields = []errcode.Field{{Field: v.field, Code: v.reason, Message: v.message}}
+			}
+			return &errcode.Error{Code: v.code, Message: v.message, Fields: fields}
+		}
+	case "22P05", "22003", "22P02", "22021", "54001":
+		// untranslatable_character (\u0000), numeric_value_out_of_range, invalid_text_representation,
+		// character_not_in_repertoire, statement_too_complex: what hostile JSON and text lead to.
+		return &errcode.Error{
+			Code: errcode.Validation, Cause: pgErr,
+			Message: "the request holds a character, a number or a nesting that cannot be stored",
+		}
+	case "57014", "55P03": // query_canceled (statement_timeout), lock_not_available
+		return unavailable(pgErr)
+	}
+	if strings.HasPrefix(pgErr.Code, "53") || strings.HasPrefix(pgErr.Code, "40") {
+		return unavailable(pgErr) // insufficient_resources, transaction_rollback
+	}
+	return pgErr
+}
+
+// detailFields returns the fields that a function named in DETAIL, or nil if it named none.
+func detailFields(pgErr *pgconn.PgError, message string) []errcode.Field {
+	var d struct{ Errors []errcode.Field }
+	if json.Unmarshal([]byte(pgErr.Detail), &d) != nil || len(d.Errors) == 0 {
+		return nil
+	}
+	for i := range d.Errors {
+		if d.Errors[i].Message = message; message == "" {
+			d.Errors[i].Message = messages[d.Errors[i].Code]
+		}
+	}
+	return d.Errors
+}
