@@ -79,7 +79,7 @@ CREATE TABLE accounts.user_contacts (
         contact_type_id <> '00000000-0000-7000-8000-000000000003'
         OR (normalized !~ '[@[:space:][:cntrl:]A-Z]'
             AND normalized !~ '^\+'
-            AND translate(normalized, ' ().-', '') !~ '^[0-9]{7,15}$'
+            AND translate(normalized, ' ().-', '') !~ '^\+?[0-9]{7,15}$'
             AND translate(normalized, '{}-', '') !~ '^[0-9a-f]{32}$'))
 );
 COMMENT ON TABLE accounts.user_contacts IS

@@ -113,6 +113,26 @@ COMMENT ON FUNCTION accounts.delete_cache_outbox_v1(bigint[]) IS
 GRANT EXECUTE ON FUNCTION accounts.delete_cache_outbox_v1(bigint[]) TO accounts_write;
 
 -- +goose StatementBegin
+CREATE FUNCTION accounts.is_cache_outbox_pending_v1(
+    p_id bigint
+)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE PARALLEL SAFE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM accounts.cache_outbox AS o WHERE o.id = p_id);
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.is_cache_outbox_pending_v1(bigint) IS
+    'Whether the invalidation of this outbox row is still owed. Ask the primary. No locks.';
+GRANT EXECUTE ON FUNCTION accounts.is_cache_outbox_pending_v1(bigint)
+    TO accounts_read, accounts_write;
+
+-- +goose StatementBegin
 CREATE FUNCTION accounts.get_cache_outbox_status_v1()
 RETURNS SETOF accounts.cache_outbox_status_v1
 LANGUAGE plpgsql
@@ -197,6 +217,7 @@ SET LOCAL lock_timeout = '5s';
 DROP FUNCTION accounts.get_schema_version_v1();
 DROP FUNCTION accounts.get_replication_position_v1();
 DROP FUNCTION accounts.get_cache_outbox_status_v1();
+DROP FUNCTION accounts.is_cache_outbox_pending_v1(bigint);
 DROP FUNCTION accounts.delete_cache_outbox_v1(bigint[]);
 DROP FUNCTION accounts.claim_cache_outbox_v1(integer, integer);
 DROP FUNCTION accounts.record_change_v1(text[], text[]);

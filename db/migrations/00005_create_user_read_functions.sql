@@ -271,8 +271,8 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.count_users_v1(boolean, uuid, timestamptz) IS
-    'How many users a list with these filters has: exact up to 100,000, beyond that '
-    'estimated from a sample of about 20,000 rows. NULL leaves a filter out. No errors, no locks; may be repeated.';
+    'How many users a list with these filters has: exact up to 100,000, beyond that estimated from '
+    'a sample of about 20,000 rows. NULL leaves a filter out. No errors, no locks; may be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.count_users_v1(boolean, uuid, timestamptz)
     TO accounts_read, accounts_write;
 

@@ -100,6 +100,13 @@ DECLARE
     v_touched text[];
     v_outbox_id bigint;
 BEGIN
+    -- The types must not change until the commit; update_contact_type_v1 locks its row FOR UPDATE.
+    PERFORM
+       FROM accounts.contact_types AS t
+      WHERE t.name = ANY (p_contact_types)
+      ORDER BY t.id
+        FOR KEY SHARE;
+
     SELECT jsonb_agg(jsonb_build_object('field', e.field, 'code', 'unknown') ORDER BY e.field)
       INTO v_errors
       FROM (SELECT format('contacts[%s].type', i.ordinality - 1)
@@ -201,8 +208,8 @@ COMMENT ON FUNCTION accounts.create_user_v1(boolean, jsonb, text[], text[], text
     'and groups (by name), all or nothing, and returns it. UA002 for unknown types and groups, '
     '23505 user_contacts_single_active_key for a second contact of a single type, 23505 '
     'user_contacts_active_normalized_key for values that are taken, each naming all fields; CHECKs '
-    'for the form. Locks the contacts'' unique keys in key order. Not idempotent: a repetition '
-    'with contacts is refused, one without creates another user.';
+    'for the form. Locks the types against change, and the contacts'' unique keys in key order. Not '
+    'idempotent: a repetition with contacts is refused, one without creates another user.';
 GRANT EXECUTE ON FUNCTION accounts.create_user_v1(boolean, jsonb, text[], text[], text[], text[])
     TO accounts_write;
 

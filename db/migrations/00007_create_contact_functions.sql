@@ -142,7 +142,9 @@ BEGIN
             RETURNING c.id, c.normalized
         )
         SELECT coalesce(array_agg('c:' || r.id), '{}')
-                   || accounts.identifier_keys_v1(p_type.name, array_agg(r.normalized))
+                   || accounts.identifier_keys_v1(
+                          p_type.name,
+                          array_agg(r.normalized) FILTER (WHERE r.normalized <> p_normalized))
           INTO v_touched
           FROM replaced AS r;
     ELSIF p_type.single
@@ -227,8 +229,8 @@ DECLARE
     v_outbox_id bigint;
 BEGIN
     PERFORM accounts.lock_user_v1(p_user_id);
-    -- FOR SHARE: on_second must not change between the decision and the commit.
-    SELECT t.* INTO v_type FROM accounts.contact_types AS t WHERE t.name = p_type FOR SHARE;
+    -- on_second must not change until the commit; update_contact_type_v1 locks its row FOR UPDATE.
+    SELECT t.* INTO v_type FROM accounts.contact_types AS t WHERE t.name = p_type FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING
             ERRCODE = 'UA002',
@@ -294,7 +296,7 @@ BEGIN
           INTO v_type
           FROM accounts.contact_types AS t
          WHERE t.id = v_old.contact_type_id
-           FOR SHARE;
+           FOR KEY SHARE;
         IF v_is_active THEN
             v_touched := accounts.make_room_for_contact_v1(
                 v_old.user_id, v_type, v_normalized, p_contact_id);
@@ -308,9 +310,14 @@ BEGIN
         PERFORM accounts.raise_user_version_v1(v_old.user_id);
 
         v_touched := ARRAY['u:' || v_old.user_id, 'c:' || p_contact_id]
-            || accounts.identifier_keys_v1(v_type.name, ARRAY[v_normalized]
-                   || CASE WHEN v_old.normalized <> v_normalized
-                           THEN ARRAY[v_old.normalized] END)
+            -- What named the user before or names it now, but not both.
+            || accounts.identifier_keys_v1(v_type.name, ARRAY(
+                   SELECT i.normalized
+                     FROM (VALUES (v_old.normalized, v_old.is_active), (v_normalized, v_is_active))
+                          AS i (normalized, is_active)
+                    WHERE i.is_active
+                    GROUP BY i.normalized
+                   HAVING count(*) = 1))
             || v_touched;
         v_outbox_id := accounts.record_change_v1(v_touched, '{}');
     END IF;

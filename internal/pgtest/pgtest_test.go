@@ -67,6 +67,11 @@ func TestPauseAndResumeReplay(t *testing.T) {
 	require.ErrorIs(t, s.WaitForReplay(short), context.DeadlineExceeded)
 	require.Equal(t, "t", value(t, s.ReadURL, "SELECT to_regclass('public.later') IS NULL"))
 
+	// A new database is handed out when the standby has it, not before.
+	long, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	require.ErrorIs(t, s.Cluster.clone(long, "unseen"), context.DeadlineExceeded)
+
 	require.NoError(t, s.Cluster.ResumeReplay(ctx))
 	require.NoError(t, s.WaitForReplay(ctx))
 	require.Equal(t, "t", value(t, s.ReadURL, "SELECT to_regclass('public.later') IS NOT NULL"))

@@ -6,3 +6,6 @@ SELECT * FROM accounts.get_cache_outbox_status_v1();
 
 -- name: GetSchemaVersionV1 :one
 SELECT accounts.get_schema_version_v1();
+
+-- name: IsCacheOutboxPendingV1 :one
+SELECT accounts.is_cache_outbox_pending_v1(p_id => @id);

@@ -46,3 +46,14 @@ func (q *Queries) GetSchemaVersionV1(ctx context.Context) (int64, error) {
 	err := row.Scan(&get_schema_version_v1)
 	return get_schema_version_v1, err
 }
+
+const IsCacheOutboxPendingV1 = `-- name: IsCacheOutboxPendingV1 :one
+SELECT accounts.is_cache_outbox_pending_v1(p_id => $1)
+`
+
+func (q *Queries) IsCacheOutboxPendingV1(ctx context.Context, id int64) (bool, error) {
+	row := q.db.QueryRow(ctx, IsCacheOutboxPendingV1, id)
+	var is_cache_outbox_pending_v1 bool
+	err := row.Scan(&is_cache_outbox_pending_v1)
+	return is_cache_outbox_pending_v1, err
+}

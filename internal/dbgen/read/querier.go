@@ -20,6 +20,7 @@ type Querier interface {
 	GetUserByIdentifierV1(ctx context.Context, identifier string) (UserMatchV1, error)
 	GetUserDetailV1(ctx context.Context, userID uuid.UUID) (UserDetailV1, error)
 	GetUserMembershipV1(ctx context.Context, userID uuid.UUID, groupID uuid.UUID) (MembershipV1, error)
+	IsCacheOutboxPendingV1(ctx context.Context, id int64) (bool, error)
 	ListContactTypesV1(ctx context.Context) ([]ContactTypeV1, error)
 	ListUserContactsV1(ctx context.Context, userID uuid.UUID, includeInactive bool) ([]ContactV1, error)
 	ListUserGroupsV1(ctx context.Context) ([]UserGroupV1, error)

@@ -1,0 +1,141 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/payment-services/accounts/internal/accounts"
+	"github.com/payment-services/accounts/internal/errcode"
+)
+
+// Contact is a contact, active or not.
+type Contact struct {
+	ID            uuid.UUID  `json:"id"`
+	UserID        uuid.UUID  `json:"user_id"`
+	Type          string     `json:"type" example:"phone"`
+	Value         string     `json:"value" example:"+7 (999) 123-45-67" doc:"As it was given."`
+	IsActive      bool       `json:"is_active"`
+	CreatedAt     time.Time  `json:"created_at"`
+	DeactivatedAt *time.Time `json:"deactivated_at"`
+}
+
+// ContactList is the contacts of a user.
+type ContactList struct {
+	Items []Contact `json:"items" nullable:"false"`
+}
+
+// NewContact is the body that adds a contact.
+type NewContact struct {
+	UserID uuid.UUID `json:"user_id"`
+	Type   string    `json:"type" minLength:"1" maxLength:"63" example:"phone"`
+	Value  string    `json:"value" minLength:"1" maxLength:"255" example:"+7 (999) 123-45-67"`
+}
+
+var includeInactiveParam = queryBoolean("include_inactive", "With the deactivated ones: the history. False if left out.")
+
+func (a *API) addContacts() {
+	a.add(route{
+		method: http.MethodPost, path: "/accounts/contacts", id: "add-contact", tag: tagContacts,
+		summary: "Add a contact to a user", access: writeAccess,
+		description: "What a second active contact of a type does, its on_second says.",
+		body:        reflect.TypeFor[NewContact](),
+		status:      http.StatusCreated, result: reflect.TypeFor[Contact](), headers: []string{"Location"},
+		errors: []errcode.Code{
+			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+		},
+		handle: a.addContact,
+	})
+	a.add(route{
+		method: http.MethodGet, path: "/accounts/contacts/{id}", id: "get-contact", tag: tagContacts,
+		summary: "A contact", access: readAccess,
+		params: []*huma.Param{idParam},
+		status: http.StatusOK, result: reflect.TypeFor[Contact](), headers: []string{"X-Cache", "X-Data-Source"},
+		errors: []errcode.Code{errcode.NotFound}, handle: a.getContact,
+	})
+	a.add(route{
+		method: http.MethodDelete, path: "/accounts/contacts/{id}", id: "deactivate-contact", tag: tagContacts,
+		summary: "Deactivate a contact", access: writeAccess,
+		description: "It stays as history, and its value is free again.",
+		params:      []*huma.Param{idParam},
+		status:      http.StatusNoContent,
+		errors:      []errcode.Code{errcode.NotFound, errcode.OutcomeUnknown}, handle: a.deactivateContact,
+	})
+	a.add(route{
+		method: http.MethodGet, path: "/accounts/contacts/user/{user_id}", id: "list-user-contacts", tag: tagContacts,
+		summary: "The contacts of a user", access: readAccess,
+		params: []*huma.Param{userIDParam, includeInactiveParam},
+		status: http.StatusOK, result: reflect.TypeFor[ContactList](), headers: []string{"X-Cache", "X-Data-Source"},
+		errors: []errcode.Code{errcode.NotFound}, handle: a.listUserContacts,
+	})
+}
+
+func (a *API) addContact(ctx context.Context, w *response, in *input) error {
+	body := readBody[NewContact](in)
+	if err := in.err(); err != nil {
+		return err
+	}
+	contact, err := a.accounts.AddContact(ctx, body.UserID, body.Type, body.Value)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/accounts/contacts/"+contact.ID.String())
+	return w.json(http.StatusCreated, newContact(contact))
+}
+
+func (a *API) getContact(ctx context.Context, w *response, in *input) error {
+	id := in.uuid(idParam)
+	if err := in.err(); err != nil {
+		return err
+	}
+	contact, origin, err := a.accounts.Contact(ctx, id)
+	if err != nil {
+		return err
+	}
+	w.from(origin)
+	return w.json(http.StatusOK, newContact(contact))
+}
+
+func (a *API) deactivateContact(ctx context.Context, w *response, in *input) error {
+	id := in.uuid(idParam)
+	if err := in.err(); err != nil {
+		return err
+	}
+	if err := a.accounts.DeactivateContact(ctx, id); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *API) listUserContacts(ctx context.Context, w *response, in *input) error {
+	userID := in.uuid(userIDParam)
+	includeInactive := in.boolean(includeInactiveParam)
+	if err := in.err(); err != nil {
+		return err
+	}
+	contacts, origin, err := a.accounts.UserContacts(ctx, userID, includeInactive != nil && *includeInactive)
+	if err != nil {
+		return err
+	}
+	answer := ContactList{Items: make([]Contact, len(contacts))}
+	for i, c := range contacts {
+		answer.Items[i] = newContact(c)
+	}
+	w.from(origin)
+	return w.json(http.StatusOK, answer)
+}
+
+func newContact(c accounts.Contact) Contact {
+	contact := Contact{
+		ID: c.ID, UserID: c.UserID, Type: c.Type, Value: c.Value, IsActive: c.IsActive, CreatedAt: c.CreatedAt.UTC(),
+	}
+	if c.DeactivatedAt != nil {
+		contact.DeactivatedAt = new(c.DeactivatedAt.UTC())
+	}
+	return contact
+}

@@ -1,0 +1,247 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/payment-services/accounts/internal/errcode"
+)
+
+// maxFaults bounds an answer: a body of 1 MiB can have 200,000 unknown fields.
+const maxFaults = 1000
+
+// input reads the parameters and the body of a request, and gathers everything that is wrong with
+// them, so that a client learns of all its mistakes at once.
+type input struct {
+	api    *API
+	w      *response
+	r      *http.Request
+	route  *route
+	query  []queryPair
+	fields []errcode.Field
+	fatal  error // makes the fields uninteresting: too large, not JSON
+}
+
+// queryPair is one parameter of the query, its value as it was sent.
+type queryPair struct{ name, raw string }
+
+// newInput refuses query parameters that the route does not know: a misspelt filter must not be a
+// list of everybody.
+func newInput(a *API, w *response, r *http.Request, rt *route) *input {
+	in := &input{api: a, w: w, r: r, route: rt, query: splitQuery(r.URL.RawQuery)}
+	for _, pair := range in.query {
+		known := slices.ContainsFunc(rt.params, func(p *huma.Param) bool {
+			return p.In == "query" && p.Name == pair.name
+		})
+		if !known {
+			in.wrong(shownName(pair.name), "unknown", "this route has no such query parameter")
+		}
+	}
+	return in
+}
+
+// splitQuery cuts the query at "&" and decodes the names. A name that cannot be decoded stays as it
+// is: no route knows it.
+func splitQuery(raw string) []queryPair {
+	var pairs []queryPair
+	for raw != "" {
+		var part string
+		part, raw, _ = strings.Cut(raw, "&")
+		if part == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(part, "=")
+		if decoded, err := url.QueryUnescape(name); err == nil {
+			name = decoded
+		}
+		pairs = append(pairs, queryPair{name, value})
+	}
+	return pairs
+}
+
+// err returns what is wrong with the request. To be asked before anything read is used.
+func (in *input) err() error {
+	if in.fatal != nil {
+		return in.fatal
+	}
+	if in.fields != nil {
+		return errcode.Invalid(in.fields...)
+	}
+	return nil
+}
+
+func (in *input) wrong(field, code, message string) {
+	if len(in.fields) == maxFaults {
+		return
+	}
+	in.fields = append(in.fields, errcode.Field{Field: field, Code: code, Message: message})
+}
+
+// raw returns the value of a parameter as it was sent, and whether it is there.
+func (in *input) raw(p *huma.Param) (string, bool) {
+	switch p.In {
+	case "path":
+		return in.r.PathValue(p.Name), true
+	case "query":
+		first := slices.IndexFunc(in.query, func(q queryPair) bool { return q.name == p.Name })
+		if first < 0 {
+			if p.Required {
+				in.wrong(p.Name, "required", "this query parameter is required")
+			}
+			return "", false
+		}
+		if slices.ContainsFunc(in.query[first+1:], func(q queryPair) bool { return q.name == p.Name }) {
+			in.wrong(p.Name, "repeated", "may be given once")
+			return "", false
+		}
+		return in.query[first].raw, true
+	}
+	panic("httpapi: no parameter is read from the " + p.In)
+}
+
+// text returns the decoded value of a parameter, and whether there is one to look at.
+func (in *input) text(p *huma.Param) (string, bool) {
+	raw, ok := in.raw(p)
+	if !ok {
+		return "", false
+	}
+	unescape := url.QueryUnescape
+	if p.In == "path" {
+		if in.r.URL.RawPath == "" {
+			return raw, true // nothing was escaped
+		}
+		unescape = url.PathUnescape
+	}
+	text, err := unescape(raw)
+	if err != nil || !utf8.ValidString(text) {
+		in.wrong(p.Name, "invalid_encoding", "must be percent-encoded UTF-8")
+		return "", false
+	}
+	return text, true
+}
+
+// uuid returns the value of a parameter that must be an id.
+func (in *input) uuid(p *huma.Param) uuid.UUID {
+	if id := in.optionalUUID(p); id != nil {
+		return *id
+	}
+	return uuid.Nil
+}
+
+func (in *input) optionalUUID(p *huma.Param) *uuid.UUID {
+	text, ok := in.text(p)
+	if !ok {
+		return nil
+	}
+	id, ok := parseUUID(text)
+	if !ok {
+		in.wrong(p.Name, "invalid_uuid", uuidMessage)
+		return nil
+	}
+	return &id
+}
+
+const uuidMessage = "must be a UUID: 32 hexadecimal digits in groups of 8-4-4-4-12"
+
+// parseUUID knows the one form that format "uuid" of JSON Schema means.
+func parseUUID(text string) (uuid.UUID, bool) {
+	const canonicalLength = 36
+	id, err := uuid.Parse(text)
+	return id, err == nil && len(text) == canonicalLength
+}
+
+// integer returns the value of a parameter within the limits of its schema, or the schema's default.
+func (in *input) integer(p *huma.Param) int {
+	text, ok := in.text(p)
+	if !ok {
+		return p.Schema.Default.(int)
+	}
+	n, err := strconv.Atoi(text)
+	if low, high := int(*p.Schema.Minimum), int(*p.Schema.Maximum); err != nil || n < low || n > high {
+		in.wrong(p.Name, "invalid_integer", fmt.Sprintf("must be an integer from %d to %d", low, high))
+	}
+	return n
+}
+
+func (in *input) boolean(p *huma.Param) *bool {
+	text, ok := in.text(p)
+	if !ok {
+		return nil
+	}
+	if text != "true" && text != "false" {
+		in.wrong(p.Name, "invalid_boolean", "must be true or false")
+	}
+	return new(text == "true")
+}
+
+func (in *input) time(p *huma.Param) *time.Time {
+	text, ok := in.text(p)
+	if !ok {
+		return nil
+	}
+	// The "+" of a zone that was not encoded has become a space; RFC 3339 has no other.
+	t, err := time.Parse(time.RFC3339, strings.ReplaceAll(text, " ", "+"))
+	if err != nil {
+		in.wrong(p.Name, "invalid_time", "must be an RFC 3339 date and time, such as 2026-01-31T00:00:00Z")
+		return nil
+	}
+	return &t
+}
+
+// ifNoneMatch returns the header's list of entity tags, which may be spread over several lines.
+func (in *input) ifNoneMatch() string {
+	lines := in.r.Header["If-None-Match"]
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return strings.Join(lines, ", ")
+}
+
+// ifMatch returns the version that If-Match names, or nil if any will do. Only the part of the tag
+// before the first "-" counts: the rest is a hash of a document that only the cache knows.
+func (in *input) ifMatch() *int64 {
+	lines := in.r.Header["If-Match"]
+	if lines == nil {
+		return nil
+	}
+	tag := strings.Trim(strings.Join(lines, ","), " \t")
+	if tag == "*" {
+		return nil
+	}
+	// A weak tag never equals another one here (RFC 9110, section 13.1.1), and no version is 0.
+	strong, weak := strings.CutPrefix(tag, "W/")
+	text, hash, _ := strings.Cut(strings.Trim(strong, `"`), "-")
+	version, err := strconv.ParseUint(text, 10, 63)
+	if err != nil || hash == "" || strong != `"`+text+"-"+hash+`"` || strings.ContainsAny(hash, "\", \t") {
+		in.wrong("If-Match", "invalid_etag", `must be * or the one ETag of an answer: "<version>-<hash>"`)
+		return nil
+	}
+	if weak {
+		version = 0
+	}
+	return new(int64(version))
+}
+
+// shownName returns a name that the client made up as an error may repeat it. What does not look like
+// the name of a field may be a value that went astray, and values are not repeated.
+func shownName(name string) string {
+	const longest = 64
+	if name == "" || len(name) > longest || isDigit(name[0]) {
+		return "?"
+	}
+	for _, c := range []byte(name) {
+		if !isAlphanumeric(c) && c != '_' && c != '-' && c != '$' {
+			return "?"
+		}
+	}
+	return name
+}

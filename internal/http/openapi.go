@@ -1,0 +1,167 @@
+package httpapi
+
+import (
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/payment-services/accounts/internal/errcode"
+)
+
+// tokenScheme is the name of the security scheme in the document.
+const tokenScheme = "bearer"
+
+func newOpenAPI(version string, registry huma.Registry) *huma.OpenAPI {
+	// An id is a [16]byte, which would otherwise be any string.
+	registry.RegisterTypeAlias(reflect.TypeFor[uuid.UUID](), reflect.TypeFor[uuidText]())
+	return &huma.OpenAPI{
+		OpenAPI: "3.1.0",
+		Info: &huma.Info{
+			Title:   "Accounts",
+			Version: version,
+			Description: "Users, their contacts, groups and memberships. Every error is a Problem. " +
+				"`X-Request-ID` may be chosen by the client and is on every answer.",
+		},
+		Components: &huma.Components{
+			Schemas: registry,
+			SecuritySchemes: map[string]*huma.SecurityScheme{
+				tokenScheme: {Type: "http", Scheme: "bearer", BearerFormat: "JWT"},
+			},
+		},
+		Tags: []*huma.Tag{
+			{Name: tagUsers}, {Name: tagContacts}, {Name: tagGroups}, {Name: tagContactTypes},
+			{Name: tagMemberships}, {Name: tagOperation},
+		},
+	}
+}
+
+// The tags of the document, one a resource.
+const (
+	tagUsers        = "users"
+	tagContacts     = "contacts"
+	tagGroups       = "user-groups"
+	tagContactTypes = "contact-types"
+	tagMemberships  = "user-group-memberships"
+	tagOperation    = "operation"
+)
+
+// uuidText stands for uuid.UUID in schemas.
+type uuidText string
+
+// Schema implements huma.SchemaProvider.
+func (uuidText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Format: "uuid", Examples: []any{"0199a1b2-0000-7000-8000-000000000001"}}
+}
+
+// freeObject is any JSON object, kept as it was sent.
+type freeObject []byte
+
+// Schema implements huma.SchemaProvider.
+func (freeObject) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}
+}
+
+// MarshalJSON implements json.Marshaler.
+func (o freeObject) MarshalJSON() ([]byte, error) { return o, nil }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (o *freeObject) UnmarshalJSON(data []byte) error {
+	*o = slices.Clone(data)
+	return nil
+}
+
+// operation describes a route in the document.
+func (a *API) operation(rt *route) *huma.Operation {
+	op := &huma.Operation{
+		Method: rt.method, Path: rt.path, OperationID: rt.id, Tags: []string{rt.tag},
+		Summary: rt.summary, Description: rt.description,
+		Parameters: rt.params,
+		Responses:  map[string]*huma.Response{},
+	}
+	codes := slices.Clone(rt.errors)
+	if rt.access != public {
+		op.Security = []map[string][]string{{tokenScheme: {}}}
+		codes = append(codes, errcode.Validation, errcode.Unauthenticated, errcode.RevocationUnavailable, errcode.Database)
+	}
+	if scope := rt.access.scope(); scope != "" {
+		op.Description = strings.TrimSpace(op.Description + " Needs the scope " + scope + ".")
+		codes = append(codes, errcode.Forbidden)
+	}
+	if rt.body != nil {
+		content := map[string]*huma.MediaType{"application/json": a.content(rt.body)}
+		if rt.mergePatch {
+			content["application/merge-patch+json"] = a.content(rt.body)
+		}
+		op.RequestBody = &huma.RequestBody{Required: true, Content: content}
+		codes = append(codes, errcode.PayloadTooLarge, errcode.UnsupportedMediaType)
+	}
+	a.addSuccess(op, rt)
+	a.addErrors(op, append(codes, errcode.Internal))
+	return op
+}
+
+func (a *API) addSuccess(op *huma.Operation, rt *route) {
+	success := &huma.Response{Description: http.StatusText(rt.status), Headers: map[string]*huma.Header{}}
+	for _, name := range append(rt.headers, "X-Request-ID") {
+		success.Headers[name] = &huma.Header{Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	if rt.result != nil {
+		success.Content = map[string]*huma.MediaType{"application/json": a.content(rt.result)}
+	}
+	op.Responses[strconv.Itoa(rt.status)] = success
+	if slices.Contains(rt.params, ifNoneMatchParam) {
+		op.Responses["304"] = &huma.Response{Description: "The client has this already", Headers: success.Headers}
+	}
+}
+
+// addErrors documents one answer for each status, which names its codes.
+func (a *API) addErrors(op *huma.Operation, codes []errcode.Code) {
+	texts := map[int][]string{}
+	for _, code := range codes {
+		texts[statuses[code]] = append(texts[statuses[code]], string(code))
+	}
+	for status, names := range texts {
+		slices.Sort(names)
+		op.Responses[strconv.Itoa(status)] = &huma.Response{
+			Description: strings.Join(slices.Compact(names), ", "),
+			Content:     map[string]*huma.MediaType{"application/problem+json": a.content(reflect.TypeFor[Problem]())},
+		}
+	}
+}
+
+func (a *API) content(t reflect.Type) *huma.MediaType {
+	return &huma.MediaType{Schema: a.registry.Schema(t, true, "")}
+}
+
+// Parameters that several routes have.
+var (
+	ifNoneMatchParam = &huma.Param{
+		Name: "If-None-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+		Description: "ETags that the client has; 304 if one of them is current.",
+	}
+	userIDParam = pathUUID("user_id")
+	idParam     = pathUUID("id")
+)
+
+func pathUUID(name string) *huma.Param {
+	return &huma.Param{Name: name, In: "path", Required: true, Schema: uuidText("").Schema(nil)}
+}
+
+func queryUUID(name, description string) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: description, Schema: uuidText("").Schema(nil)}
+}
+
+func queryBoolean(name, description string) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: huma.TypeBoolean}}
+}
+
+func queryInteger(name, description string, low, high, standard int) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{
+		Type: huma.TypeInteger, Minimum: new(float64(low)), Maximum: new(float64(high)), Default: standard,
+	}}
+}

@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/payment-services/accounts/internal/accounts"
+	"github.com/payment-services/accounts/internal/auth"
+	"github.com/payment-services/accounts/internal/errcode"
+)
+
+// response is one answer on its way out, and what the log line will say about it.
+type response struct {
+	http.ResponseWriter
+	requestID string
+	route     string // pattern
+	principal auth.Principal
+	origin    accounts.Origin
+
+	status int // 0 until the header is written
+	bytes  int64
+	code   errcode.Code
+	cause  error
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 && status >= http.StatusOK {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// from says where the answer comes from.
+func (w *response) from(origin accounts.Origin) {
+	w.origin = origin
+	if origin.Cache != "" {
+		w.Header().Set("X-Cache", string(origin.Cache))
+	}
+	if origin.Source != "" {
+		w.Header().Set("X-Data-Source", string(origin.Source))
+	}
+}
+
+// answer sends a ready document, or 304 if the client has it.
+func (w *response) answer(status int, a accounts.Answer) {
+	w.from(a.Origin)
+	w.Header().Set("Etag", a.ETag)
+	if a.NotModified {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.send(status, a.Body)
+}
+
+// json sends v.
+func (w *response) json(status int, v any) error {
+	body, err := encode(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.send(status, body)
+	return nil
+}
+
+func (w *response) send(status int, body []byte) {
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // it fails when the client has left: nobody to tell
+}
+
+// encode is json.Marshal without the escapes that only matter inside HTML.
+func encode(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}

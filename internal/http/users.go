@@ -1,0 +1,250 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/payment-services/accounts/internal/accounts"
+	"github.com/payment-services/accounts/internal/errcode"
+)
+
+// The page of a list that does not ask for one, and how far pages go.
+const (
+	defaultPageSize = 50
+	maxPageSize     = 100
+	// maxPage keeps the offset, and with it the rows that PostgreSQL must skip, within 32 bits.
+	maxPage = (1<<31 - 1) / maxPageSize
+)
+
+// User is a user in a list.
+type User struct {
+	ID        uuid.UUID  `json:"id"`
+	CreatedAt time.Time  `json:"created_at"`
+	UpdatedAt time.Time  `json:"updated_at"`
+	IsActive  bool       `json:"is_active"`
+	Profile   freeObject `json:"profile"`
+	Version   int64      `json:"version" doc:"Rises with every change of the user, a contact or a membership."`
+}
+
+// UserDetail documents the answer for one user. The domain renders it, because it is cached as bytes.
+type UserDetail struct {
+	User
+	Groups   []UserDetailGroup   `json:"groups" nullable:"false" doc:"Active memberships, by name."`
+	Contacts []UserDetailContact `json:"contacts" nullable:"false" doc:"Active ones, by type and creation."`
+}
+
+// UserDetailGroup is a group of a UserDetail.
+type UserDetailGroup struct {
+	ID   uuid.UUID `json:"id"`
+	Name string    `json:"name" example:"client"`
+}
+
+// UserDetailContact is a contact of a UserDetail.
+type UserDetailContact struct {
+	ID    uuid.UUID `json:"id"`
+	Type  string    `json:"type" example:"phone"`
+	Value string    `json:"value" example:"+79991234567"`
+}
+
+// MatchedUser documents the answer of a lookup by identifier.
+type MatchedUser struct {
+	UserDetail
+	MatchedBy string `json:"matched_by" enum:"uuid,phone,email,second_login"`
+}
+
+// UserPage is one page of users.
+type UserPage struct {
+	Items          []User `json:"items" nullable:"false"`
+	Page           int    `json:"page"`
+	Size           int    `json:"size"`
+	Total          int64  `json:"total"`
+	Pages          int64  `json:"pages"`
+	TotalEstimated bool   `json:"total_estimated,omitempty" doc:"Total and pages are estimates."`
+}
+
+// NewUser is the body that creates a user.
+type NewUser struct {
+	Profile  freeObject       `json:"profile,omitempty"`
+	IsActive *bool            `json:"is_active,omitempty" doc:"True if left out."`
+	Contacts []NewUserContact `json:"contacts,omitempty" nullable:"false" maxItems:"100"`
+	Groups   []string         `json:"groups,omitempty" nullable:"false" maxItems:"100" doc:"Names of groups."`
+}
+
+// NewUserContact is a contact of a NewUser.
+type NewUserContact struct {
+	Type  string `json:"type" minLength:"1" maxLength:"63" example:"phone"`
+	Value string `json:"value" minLength:"1" maxLength:"255" example:"+7 (999) 123-45-67"`
+}
+
+// UserPatch is the body that changes a user.
+type UserPatch struct {
+	Profile  freeObject `json:"profile,omitempty" doc:"A merge patch (RFC 7396) of the profile."`
+	IsActive *bool      `json:"is_active,omitempty"`
+}
+
+var (
+	identifierParam = &huma.Param{
+		Name: "identifier", In: "query", Required: true,
+		Description: "A uuid, phone, email address or second_login of an active user. A leading plus need not be encoded.",
+		Schema:      &huma.Schema{Type: huma.TypeString, MinLength: new(1), MaxLength: new(maxIdentifierRunes)},
+	}
+	pageParam         = queryInteger("page", "From 1.", 1, maxPage, 1)
+	sizeParam         = queryInteger("size", "Users a page.", 1, maxPageSize, defaultPageSize)
+	isActiveParam     = queryBoolean("is_active", "Only active, or only inactive users.")
+	groupIDParam      = queryUUID("group_id", "Only users with an active membership in this group.")
+	updatedSinceParam = &huma.Param{
+		Name: "updated_since", In: "query", Description: "Only users changed at this time or later.",
+		Schema: &huma.Schema{Type: huma.TypeString, Format: "date-time"},
+	}
+	ifMatchParam = &huma.Param{
+		Name: "If-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+		Description: "The ETag that the change is based on; 412 if the user has another version by now.",
+	}
+)
+
+func (a *API) addUsers() {
+	documentHeaders := []string{"ETag", "X-Cache", "X-Data-Source"}
+	a.add(route{
+		method: http.MethodGet, path: "/accounts/users/by-identifier", id: "get-user-by-identifier", tag: tagUsers,
+		summary: "Find an active user by uuid, phone, email or second login", access: readAccess,
+		params: []*huma.Param{identifierParam, ifNoneMatchParam},
+		status: http.StatusOK, result: reflect.TypeFor[MatchedUser](), headers: documentHeaders,
+		errors: []errcode.Code{errcode.NotFound}, handle: a.getUserByIdentifier,
+	})
+	a.add(route{
+		method: http.MethodGet, path: "/accounts/users/{user_id}", id: "get-user", tag: tagUsers,
+		summary: "A user with groups and contacts", access: ownerOrRead,
+		description: "A token without the scope gets its own user.",
+		params:      []*huma.Param{userIDParam, ifNoneMatchParam},
+		status:      http.StatusOK, result: reflect.TypeFor[UserDetail](), headers: documentHeaders,
+		errors: []errcode.Code{errcode.NotFound}, handle: a.getUser,
+	})
+	a.add(route{
+		method: http.MethodGet, path: "/accounts/users", id: "list-users", tag: tagUsers,
+		summary: "A page of users", access: readAccess,
+		params: []*huma.Param{pageParam, sizeParam, isActiveParam, groupIDParam, updatedSinceParam},
+		status: http.StatusOK, result: reflect.TypeFor[UserPage](), headers: []string{"X-Cache", "X-Data-Source"},
+		handle: a.listUsers,
+	})
+	a.add(route{
+		method: http.MethodPost, path: "/accounts/users", id: "create-user", tag: tagUsers,
+		summary: "Create a user with contacts and groups", access: writeAccess,
+		body:   reflect.TypeFor[NewUser](),
+		status: http.StatusCreated, result: reflect.TypeFor[UserDetail](), headers: []string{"ETag", "Location"},
+		errors: []errcode.Code{
+			errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+		},
+		handle: a.createUser,
+	})
+	a.add(route{
+		method: http.MethodPatch, path: "/accounts/users/{user_id}", id: "update-user", tag: tagUsers,
+		summary: "Change a user's profile or activity", access: writeAccess,
+		params: []*huma.Param{userIDParam, ifMatchParam},
+		body:   reflect.TypeFor[UserPatch](), mergePatch: true,
+		status: http.StatusOK, result: reflect.TypeFor[UserDetail](), headers: []string{"ETag"},
+		errors: []errcode.Code{errcode.NotFound, errcode.PreconditionFailed, errcode.OutcomeUnknown},
+		handle: a.updateUser,
+	})
+}
+
+func (a *API) getUserByIdentifier(ctx context.Context, w *response, in *input) error {
+	text := in.identifier(identifierParam)
+	if err := in.err(); err != nil {
+		return err
+	}
+	answer, err := a.accounts.UserByIdentifier(ctx, text, in.ifNoneMatch())
+	if err != nil {
+		return err
+	}
+	w.answer(http.StatusOK, answer)
+	return nil
+}
+
+func (a *API) getUser(ctx context.Context, w *response, in *input) error {
+	id := in.uuid(userIDParam)
+	if err := in.err(); err != nil {
+		return err
+	}
+	answer, err := a.accounts.UserByID(ctx, id, in.ifNoneMatch())
+	if err != nil {
+		return err
+	}
+	w.answer(http.StatusOK, answer)
+	return nil
+}
+
+func (a *API) listUsers(ctx context.Context, w *response, in *input) error {
+	page, size := in.integer(pageParam), in.integer(sizeParam)
+	filter := accounts.UserFilter{
+		IsActive:     in.boolean(isActiveParam),
+		GroupID:      in.optionalUUID(groupIDParam),
+		UpdatedSince: in.time(updatedSinceParam),
+	}
+	if err := in.err(); err != nil {
+		return err
+	}
+	found, origin, err := a.accounts.ListUsers(ctx, filter, page, size)
+	if err != nil {
+		return err
+	}
+	answer := UserPage{
+		Items: make([]User, len(found.Items)), Page: found.Page, Size: found.Size,
+		Total: found.Total, Pages: found.Pages, TotalEstimated: found.TotalEstimated,
+	}
+	for i, u := range found.Items {
+		answer.Items[i] = User{
+			ID: u.ID, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
+			IsActive: u.IsActive, Profile: freeObject(u.Profile), Version: u.Version,
+		}
+	}
+	w.from(origin)
+	return w.json(http.StatusOK, answer)
+}
+
+func (a *API) createUser(ctx context.Context, w *response, in *input) error {
+	body := readBody[NewUser](in)
+	if err := in.err(); err != nil {
+		return err
+	}
+	user := accounts.NewUser{
+		IsActive: body.IsActive == nil || *body.IsActive,
+		Profile:  json.RawMessage(body.Profile),
+		Groups:   body.Groups,
+	}
+	for _, c := range body.Contacts {
+		user.Contacts = append(user.Contacts, accounts.NewUserContact{Type: c.Type, Value: c.Value})
+	}
+	id, answer, err := a.accounts.CreateUser(ctx, user)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/accounts/users/"+id.String())
+	w.answer(http.StatusCreated, answer)
+	return nil
+}
+
+func (a *API) updateUser(ctx context.Context, w *response, in *input) error {
+	id := in.uuid(userIDParam)
+	version := in.ifMatch()
+	body := readBody[UserPatch](in)
+	if err := in.err(); err != nil {
+		return err
+	}
+	answer, err := a.accounts.UpdateUser(ctx, id, accounts.UserPatch{
+		Profile: json.RawMessage(body.Profile), IsActive: body.IsActive, ExpectedVersion: version,
+	})
+	if err != nil {
+		if answer.ETag != "" { // PRECONDITION_FAILED: what the client should have named
+			w.Header().Set("Etag", answer.ETag)
+		}
+		return err
+	}
+	w.answer(http.StatusOK, answer)
+	return nil
+}
