@@ -1,6 +1,16 @@
 package cache
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/payment-services/accounts/internal/dbgen/read"
+)
+
+// A scrape waits no longer than this for the primary.
+const scrapeTimeout = time.Second
 
 // metrics of the cache. Labels are bounded sets of words.
 type metrics struct {
@@ -44,7 +54,38 @@ func newMetrics(r prometheus.Registerer, c *Cache) *metrics {
 					return 1
 				}
 				return 0
-			}))
+			}), outboxCollector{c})
 	}
 	return m
+}
+
+var (
+	outboxPending = prometheus.NewDesc("accounts_cache_outbox_pending",
+		"Invalidations that are committed and not known to be done.", nil, nil)
+	outboxAge = prometheus.NewDesc("accounts_cache_outbox_oldest_age_seconds",
+		"Age of the oldest of them, 0 if there is none.", nil, nil)
+)
+
+// outboxCollector asks the primary for the backlog at every scrape; without it the metrics are
+// missing, not wrong.
+type outboxCollector struct{ c *Cache }
+
+func (o outboxCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- outboxPending
+	ch <- outboxAge
+}
+
+func (o outboxCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	var status read.CacheOutboxStatusV1
+	_, err := o.c.source.primary.Read(ctx, func(ctx context.Context, q read.Querier) (err error) {
+		status, err = q.GetCacheOutboxStatusV1(ctx)
+		return err
+	})
+	if err != nil {
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(outboxPending, prometheus.GaugeValue, float64(status.Pending))
+	ch <- prometheus.MustNewConstMetric(outboxAge, prometheus.GaugeValue, float64(status.OldestAgeMs)/1e3)
 }
