@@ -67,6 +67,10 @@ func run(ctx context.Context, opts options) (err error) {
 	if err != nil {
 		return err
 	}
+	// The first request may go to the standby.
+	if err := s.cluster.WaitForReplay(ctx); err != nil {
+		return err
+	}
 	if !opts.noServer {
 		say("building and starting the server")
 		if err := s.startServer(ctx); err != nil {

@@ -221,10 +221,13 @@ func (s *stack) wait(ctx context.Context) error {
 		Done() <-chan struct{}
 		Failure(what string) error
 	}{s.cluster.Primary, s.cluster.Standby, s.cache, s.auth} {
+		ended := part.Done() // now: stop forgets it
 		go func() {
 			select {
-			case <-part.Done():
-				say("%v\nThe service goes on without it; make run starts it again.", part.Failure("ended"))
+			case <-ended:
+				if ctx.Err() == nil {
+					say("%v\nThe service goes on without it; make run starts it again.", part.Failure("ended"))
+				}
 			case <-ctx.Done():
 			}
 		}()

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -53,7 +54,8 @@ type RedisConfig struct {
 }
 
 // Redis is one Redis server. Its port stays the same, and refuses connections while the server is
-// down. Starting and stopping must be left to one goroutine.
+// down. The methods are safe for concurrent use, except that starting and stopping must be left to one
+// goroutine.
 type Redis struct {
 	// URL names the database that the service uses: 1 of the cache, 0 of the auth service.
 	URL string
@@ -62,7 +64,9 @@ type Redis struct {
 	dir      string
 	password string
 	port     *port
-	proc     *Process
+
+	mu   sync.Mutex
+	proc *Process // nil while down
 }
 
 // NewRedis prepares a server. Nothing runs yet.
@@ -101,7 +105,9 @@ func (r *Redis) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.mu.Lock()
 	r.proc = proc
+	r.mu.Unlock()
 	err = poll(ctx, func() (bool, error) {
 		if proc.ended() {
 			return false, proc.Failure("ended while starting")
@@ -116,21 +122,19 @@ func (r *Redis) Start(ctx context.Context) error {
 
 // Stop shuts the server down. It does nothing when the server is down.
 func (r *Redis) Stop() error {
-	proc := r.proc
+	proc := r.detach()
 	if proc == nil {
 		return nil
 	}
-	r.proc = nil
 	return errors.Join(proc.Signal(syscall.SIGCONT), proc.Stop(syscall.SIGTERM, redisStopTimeout))
 }
 
 // Kill ends the server with SIGKILL.
 func (r *Redis) Kill() error {
-	proc := r.proc
+	proc := r.detach()
 	if proc == nil {
 		return nil
 	}
-	r.proc = nil
 	return proc.Kill()
 }
 
@@ -153,18 +157,20 @@ func (r *Redis) Close() error { return errors.Join(r.Kill(), r.port.release()) }
 
 // Done is closed when the running server has ended, for whatever reason; nil when it is down.
 func (r *Redis) Done() <-chan struct{} {
-	if r.proc == nil {
+	proc, err := r.process()
+	if err != nil {
 		return nil
 	}
-	return r.proc.Done()
+	return proc.Done()
 }
 
 // Failure returns an error that says what happened to the server, with the end of its log.
 func (r *Redis) Failure(what string) error {
-	if r.proc == nil {
-		return fmt.Errorf("%s %w", r.name, errNotRunning)
+	proc, err := r.process()
+	if err != nil {
+		return err
 	}
-	return r.proc.Failure(what)
+	return proc.Failure(what)
 }
 
 // Address returns the server's "127.0.0.1:port".
@@ -174,10 +180,29 @@ func (r *Redis) Address() string { return r.port.address() }
 func (r *Redis) Port() int { return r.port.number }
 
 func (r *Redis) signal(sig syscall.Signal) error {
-	if r.proc == nil {
-		return fmt.Errorf("%s %w", r.name, errNotRunning)
+	proc, err := r.process()
+	if err != nil {
+		return err
 	}
-	return r.proc.Signal(sig)
+	return proc.Signal(sig)
+}
+
+// detach forgets the process, which the caller ends; nil when the server is down.
+func (r *Redis) detach() *Process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	proc := r.proc
+	r.proc = nil
+	return proc
+}
+
+func (r *Redis) process() (*Process, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.proc == nil {
+		return nil, fmt.Errorf("%s %w", r.name, errNotRunning)
+	}
+	return r.proc, nil
 }
 
 // answers speaks the protocol itself: a client library would log each try.
