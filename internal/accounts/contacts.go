@@ -85,6 +85,35 @@ func (s *Service) DeactivateContact(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
+// ContactPatch changes a contact; nil leaves a part as it is.
+type ContactPatch struct {
+	Value    *string
+	IsActive *bool
+}
+
+// UpdateContact changes the value of an active contact, deactivates or reactivates it.
+func (s *Service) UpdateContact(ctx context.Context, id uuid.UUID, p ContactPatch) (Contact, error) {
+	params := write.UpdateContactV1Params{ContactID: id, Value: p.Value, IsActive: p.IsActive}
+	if p.Value != nil {
+		// The type decides what the value must look like, and it never changes.
+		contact, _, err := s.Contact(ctx, id)
+		if err != nil {
+			return Contact{}, err
+		}
+		normalized, err := s.normalize(contact.Type, *p.Value)
+		if err != nil {
+			return Contact{}, invalidValues([]errcode.Field{fieldOf("value", err)})
+		}
+		params.Normalized = &normalized
+	}
+	var row write.ContactWriteV1
+	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
+		row, err = q.UpdateContactV1(ctx, params)
+		return change{row.Touched, row.OutboxID}, err
+	})
+	return writtenContact(row), err
+}
+
 // normalize returns the canonical form of a contact's value: that of an identifier for the three
 // identifier types, else NFC without surrounding space.
 func (s *Service) normalize(typ, value string) (string, error) {

@@ -44,6 +44,44 @@ func (s *Service) UserMemberships(ctx context.Context, userID uuid.UUID) ([]Memb
 	return memberships, origin, err
 }
 
+// Membership returns the membership of a user in a group, active or not.
+func (s *Service) Membership(ctx context.Context, userID, groupID uuid.UUID) (Membership, Origin, error) {
+	var row read.MembershipV1
+	missing := errcode.Missing("Membership", membershipID(userID, groupID))
+	origin, err := s.read(ctx, []cache.Key{cache.UserKey(userID)}, missing, func(ctx context.Context, q read.Querier) (err error) {
+		row, err = q.GetUserMembershipV1(ctx, userID, groupID)
+		return err
+	})
+	return Membership(row), origin, err
+}
+
+// MembershipResult is what SetMemberships did for one user: changed, unchanged or user_not_found.
+type MembershipResult struct {
+	UserID uuid.UUID
+	Result string
+}
+
+// SetMemberships makes users members of a group, or ends their memberships: one result for each
+// distinct user, in the order given.
+func (s *Service) SetMemberships(ctx context.Context, groupID uuid.UUID, userIDs []uuid.UUID, active bool) ([]MembershipResult, error) {
+	var rows []write.MembershipResultV1
+	err := s.write(ctx, func(ctx context.Context, q write.Querier) (change, error) {
+		var made change
+		var err error
+		rows, err = q.SetMembershipsV1(ctx, groupID, userIDs, active)
+		for _, row := range rows {
+			made.touched = append(made.touched, row.Touched...)
+			made.outboxID = row.OutboxID
+		}
+		return made, err
+	})
+	results := make([]MembershipResult, len(rows))
+	for i, row := range rows {
+		results[i] = MembershipResult{UserID: row.UserID, Result: row.Result}
+	}
+	return results, err
+}
+
 // SetMembership makes a user a member of a group, or ends the membership. Ending one that never was
 // is NotFound.
 func (s *Service) SetMembership(ctx context.Context, userID, groupID uuid.UUID, active bool) (Membership, error) {
@@ -53,10 +91,12 @@ func (s *Service) SetMembership(ctx context.Context, userID, groupID uuid.UUID, 
 		return change{row.Touched, row.OutboxID}, err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		err = errcode.Missing("Membership", userID.String()+"/"+groupID.String())
+		err = errcode.Missing("Membership", membershipID(userID, groupID))
 	}
 	return Membership{
 		UserID: row.UserID, GroupID: row.GroupID, GroupName: row.GroupName, IsActive: row.IsActive,
 		CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 	}, err
 }
+
+func membershipID(userID, groupID uuid.UUID) string { return userID.String() + "/" + groupID.String() }

@@ -35,7 +35,7 @@ func newBreaker() *breaker {
 	return b
 }
 
-func (b *breaker) open() bool { return !b.closed.Load() }
+func (b *breaker) open() bool { return !b.closed.Load() && guard("breaker") }
 
 func (b *breaker) trip() bool {
 	was := b.closed.Swap(false)
@@ -46,15 +46,15 @@ func (b *breaker) trip() bool {
 	return was
 }
 
-// noteRedis opens the breaker if err says that Redis is away or unfit. A client that went away and a
-// full Redis that refuses to store say neither.
-func (c *Cache) noteRedis(err error) {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, redis.Nil) ||
+// noteRedis opens the breaker if err says that Redis is away or unfit. A caller whose own time is up
+// and a full Redis that refuses to store say neither.
+func (c *Cache) noteRedis(ctx context.Context, err error) {
+	if err == nil || ctx.Err() != nil || errors.Is(err, redis.Nil) ||
 		strings.Contains(err.Error(), "OOM ") { // go-redis has no typed error for it
 		return
 	}
 	if c.breaker.trip() {
-		c.log.Warn("cache: redis is away, reads go to the database", "error", err)
+		c.log.WarnContext(ctx, "cache: redis is away, reads go to the database", "error", err)
 	}
 }
 
@@ -138,6 +138,6 @@ func (c *Cache) follow(ctx context.Context) {
 			continue
 		}
 		attachedAt = time.Now()
-		c.noteRedis(c.attach(ctx))
+		c.noteRedis(ctx, c.attach(ctx))
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"log/slog"
 	randv2 "math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -187,11 +188,14 @@ func (c *Cache) Get(ctx context.Context, key Key, want Want, load Load) (Result,
 		return c.bypass(ctx, load)
 	}
 	name := key.physical()
-	token := c.tokenPrefix + strconv.FormatUint(c.tokens.Add(1), 36)
+	token := ""
+	if guard("token") {
+		token = c.tokenPrefix + strconv.FormatUint(c.tokens.Add(1), 36)
+	}
 	for i := 0; ; i++ {
 		a, err := c.read(ctx, name, token, want.Tags)
 		if err != nil {
-			c.noteRedis(err)
+			c.noteRedis(ctx, err)
 			return c.bypass(ctx, load)
 		}
 		switch a.code {
@@ -218,14 +222,14 @@ func (c *Cache) Get(ctx context.Context, key Key, want Want, load Load) (Result,
 	}
 	// Its holder is slow or dead. Whoever holds no lease must not fill.
 	c.metrics.requests.WithLabelValues("wait").Inc()
-	return c.load(ctx, true, load)
+	return c.load(ctx, guard("wait-primary"), load)
 }
 
 // Read runs query, which is not cached, on the server that the protocol chooses: the primary while
 // one of keys, or any dependency, was written less than M ago. Without keys, for lists over many
 // users, the answer is at most D old. A miss is pgx.ErrNoRows and the primary's word.
 func (c *Cache) Read(ctx context.Context, keys []Key, query Query) (Source, error) {
-	o, err := c.source.read(ctx, len(keys) > 0 && c.dirty(ctx, keys), query)
+	o, err := c.source.read(ctx, len(keys) > 0 && c.Dirty(ctx, keys), query)
 	if err == nil {
 		c.metrics.loads.WithLabelValues(string(o.source)).Inc()
 	}
@@ -234,7 +238,7 @@ func (c *Cache) Read(ctx context.Context, keys []Key, query Query) (Source, erro
 
 // Primary runs query on the primary, for those who must not be answered from anything else.
 func (c *Cache) Primary(ctx context.Context, query Query) error {
-	_, err := c.source.read(ctx, true, query)
+	_, err := c.source.primary.Read(ctx, query)
 	return err
 }
 
@@ -267,7 +271,9 @@ func (c *Cache) Invalidate(ctx context.Context, touched []string, outbox *int64)
 	default:
 		c.metrics.deferred.Inc()
 		c.log.WarnContext(ctx, "invalidation deferred to the outbox's relay", "error", err)
-		c.awaitRelay(ctx, *outbox)
+		if guard("await-relay") {
+			c.awaitRelay(ctx, *outbox)
+		}
 	}
 }
 
@@ -278,7 +284,7 @@ func (c *Cache) invalidateSoon(ctx context.Context, keys, deps []string) error {
 		err := c.invalidate(callCtx, keys[:n], deps)
 		cancel()
 		if err != nil {
-			c.noteRedis(err)
+			c.noteRedis(ctx, err)
 			return err
 		}
 		if keys, deps = keys[n:], nil; len(keys) == 0 {
@@ -301,24 +307,27 @@ func (c *Cache) lead(ctx context.Context, key string, l lease, want Want, load L
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
 	f.result, f.err = c.loadAndFill(ctx, key, l, want, load)
+	f.result.Body = slices.Clip(f.result.Body) // shared: nobody's append may write behind it
 	return f.result, f.err
 }
 
 func (c *Cache) loadAndFill(ctx context.Context, key string, l lease, want Want, load Load) (Result, error) {
 	var r Result
 	var err error
-	if s := want.Seed; s != nil && !l.dirty && time.Since(s.loaded) < seedLife {
+	if s := want.Seed; s != nil && time.Since(s.loaded) < seedLife && !(l.dirty && guard("seed-dirty")) {
 		r = Result{Document: s.Document, Status: Miss, Source: s.origin.source, origin: s.origin, loaded: s.loaded}
 		// It was loaded before the lease. What was written in between has left a marker, also on the
 		// dependencies, which FILL looks at for what came from a replica.
-		r.origin.source = FromReplica
+		if guard("seed-source") {
+			r.origin.source = FromReplica
+		}
 	} else {
 		r, err = c.load(ctx, l.dirty, load)
 	}
 	life := jitter(want.Life)
 	if errors.Is(err, pgx.ErrNoRows) && want.Negative && !r.origin.degraded {
 		life = negativeLife
-	} else if err != nil || r.origin.degraded {
+	} else if err != nil || r.origin.degraded && guard("degraded") {
 		c.release(ctx, key, l)
 		return r, err
 	}
@@ -326,7 +335,7 @@ func (c *Cache) loadAndFill(ctx context.Context, key string, l lease, want Want,
 		r.Document = Document{ETag: "-"}
 	}
 	reason, fillErr := c.fill(ctx, key, l, r.Document, r.origin, life)
-	c.noteRedis(fillErr)
+	c.noteRedis(ctx, fillErr)
 	if fillErr != nil {
 		reason = "error"
 	}
@@ -361,9 +370,10 @@ func (c *Cache) bypass(ctx context.Context, load Load) (Result, error) {
 	return r, err
 }
 
-// dirty reports whether one of keys, any dependency, or everything was written less than M ago. If
-// Redis does not tell, the proof of the replica must do.
-func (c *Cache) dirty(ctx context.Context, keys []Key) bool {
+// Dirty reports whether one of keys, any dependency, or everything was written less than M ago. Asked
+// after a read of a replica it tells whether what was found there may be old. If Redis does not
+// tell, the proof of the replica must do.
+func (c *Cache) Dirty(ctx context.Context, keys []Key) bool {
 	if c.breaker.open() {
 		return false
 	}
@@ -387,7 +397,7 @@ func (c *Cache) dirty(ctx context.Context, keys []Key) bool {
 		return nil, err
 	}
 	if _, err := c.attached(ctx, ask); err != nil {
-		c.noteRedis(err)
+		c.noteRedis(ctx, err)
 		return false
 	}
 	for _, expiry := range marks.Val() {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/payment-services/accounts/internal/dbgen/read"
@@ -13,6 +14,9 @@ const (
 	// The relay leaves younger rows to the process that wrote them: it is about to invalidate.
 	relayMinAge = 500 * time.Millisecond
 	relayLimit  = 500
+	// Rows of bulk writes hold thousands of keys: a relay that took them all would never be done in
+	// time, and its rows would never be deleted.
+	relayKeys = 20_000
 
 	// Rows whose invalidation is done are deleted together.
 	deleteInterval = 50 * time.Millisecond
@@ -116,17 +120,19 @@ func (c *Cache) relay(ctx context.Context, minAge time.Duration) (int, error) {
 			return err
 		}
 		var keys, deps []string
-		ids := make([]int64, len(rows))
-		for i, row := range rows {
+		var ids []int64
+		for _, row := range rows {
 			k, _ := split(row.Keys)
 			_, d := split(row.Deps)
-			keys, deps = append(keys, k...), append(deps, d...)
-			ids[i] = row.ID
+			keys, deps, ids = append(keys, k...), append(deps, d...), append(ids, row.ID)
+			if len(keys) >= relayKeys {
+				break
+			}
 		}
 		if err := c.invalidateSoon(ctx, keys, deps); err != nil {
-			return err
+			return errors.New(err.Error()) // not wrapped: Redis's network error is not the primary's
 		}
-		relayed = len(rows)
+		relayed = len(ids)
 		return q.DeleteCacheOutboxV1(ctx, ids)
 	})
 	return relayed, err

@@ -113,7 +113,7 @@ func (c *Cache) fill(ctx context.Context, key string, l lease, d Document, o ori
 // release gives a lease back that will not be filled.
 func (c *Cache) release(ctx context.Context, key string, l lease) {
 	_, err := c.fill(ctx, key, l, Document{ETag: "-"}, origin{}, 0)
-	c.noteRedis(err)
+	c.noteRedis(ctx, err)
 }
 
 // invalidate marks, unlinks and raises everything in one step.

@@ -119,7 +119,7 @@ func (s *source) admit(pos postgres.Position) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sample := range s.samples {
-		if time.Since(sample.at) <= proofAge && pos.LSN >= sample.pos.LSN {
+		if (time.Since(sample.at) <= proofAge || !guard("proof-age")) && pos.LSN >= sample.pos.LSN {
 			return nil
 		}
 	}
@@ -143,11 +143,10 @@ func (s *source) sample(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	before := s.known.Swap(&pos)
-	changed = before == nil || before.Timeline != pos.Timeline || before.SystemIdentifier != pos.SystemIdentifier
-
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := s.known.Swap(&pos)
+	changed = before == nil || before.Timeline != pos.Timeline || before.SystemIdentifier != pos.SystemIdentifier
 	if changed {
 		s.samples = nil // positions of different timelines do not compare
 	}

@@ -15,3 +15,14 @@ SELECT * FROM accounts.update_user_v1(
     p_is_active => sqlc.narg('is_active'),
     p_expected_version => sqlc.narg('expected_version')
 );
+
+-- name: BulkCreateUsersV1 :many
+SELECT * FROM accounts.bulk_create_users_v1(
+    p_row_nos => @row_nos::integer[],
+    p_phones => @phones::text[],
+    p_phones_normalized => @phones_normalized::text[],
+    p_group_names => @group_names::text[],
+    p_profiles => @profiles::jsonb[],
+    p_on_conflict => @on_conflict,
+    p_dry_run => @dry_run
+);

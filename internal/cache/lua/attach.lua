@@ -3,11 +3,12 @@
 -- is dead, and for M everything is loaded from the primary.
 -- KEYS: gen, dirty. ARGV: run_id, system identifier, timeline (0: not known yet), M (ms).
 local run, system, timeline = unpack(redis.call('HMGET', KEYS[1], 'run', 'sys', 'tli'))
-local raise = run ~= ARGV[1]
+local raise = false
+if run ~= ARGV[1] then raise = true end -- guard:attach-run
 local answer = 'OK'
 if ARGV[3] ~= '0' or not timeline then
     if system ~= ARGV[2] or tonumber(ARGV[3]) > tonumber(timeline or -1) then
-        raise = true
+        raise = true -- guard:attach-cluster
         redis.call('HSET', KEYS[1], 'sys', ARGV[2], 'tli', ARGV[3])
     elseif tonumber(ARGV[3]) < tonumber(timeline) then
         answer = 'STALE'

@@ -8,14 +8,14 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local expiry = now + tonumber(ARGV[1])
 for i = 3, #KEYS do
-    redis.call('ZADD', KEYS[2], expiry, KEYS[i])
-    redis.call('UNLINK', KEYS[i])
+    redis.call('ZADD', KEYS[2], expiry, KEYS[i]) -- guard:mark-key
+    redis.call('UNLINK', KEYS[i]) -- guard:unlink
 end
 if #ARGV > 1 then
     local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
     for i = 2, #ARGV do
-        redis.call('HSET', KEYS[1], ARGV[i], seq)
-        redis.call('ZADD', KEYS[2], expiry, ARGV[i], expiry, 'deps')
+        redis.call('HSET', KEYS[1], ARGV[i], seq) -- guard:raise
+        redis.call('ZADD', KEYS[2], expiry, ARGV[i], expiry, 'deps') -- guard:mark-dependency
     end
 end
 

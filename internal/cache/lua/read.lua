@@ -2,15 +2,14 @@
 -- READ: a valid value, another reader's lease, or a lease of my own.
 -- KEYS: entry, gen, dirty. ARGV: my token, lease (ms), format, entity tags that the client has ...
 local run, seq, star = unpack(redis.call('HMGET', KEYS[2], 'run', 'seq', '*'))
-if not run then return {'UNATTACHED'} end -- guard:unattached
+if not run then return {'UNATTACHED'} end
 
 local entry = redis.call('GET', KEYS[1])
-if entry and entry:sub(1, 1) == 'L' then
-    return {'WAIT', entry:sub(2), tonumber(seq)}
-end
+if entry and entry:sub(1, 1) == 'L' then return {'WAIT', entry:sub(2), tonumber(seq)} end -- guard:wait
 if entry then
-    local at, etag, deps = entry:match('^V' .. ARGV[3] .. ' (%d+) (%S+) (%S+)\n')
+    local format, at, etag, deps = entry:match('^V(%S+) (%d+) (%S+) (%S+)\n')
     local valid = at ~= nil
+    if format ~= ARGV[3] then valid = false end -- guard:format
     if valid then
         at = tonumber(at)
         if at < tonumber(star) then valid = false end -- guard:read-star

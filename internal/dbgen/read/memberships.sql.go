@@ -29,6 +29,41 @@ func (q *Queries) GetUserMembershipV1(ctx context.Context, userID uuid.UUID, gro
 	return i, err
 }
 
+const ListGroupMembersV1 = `-- name: ListGroupMembersV1 :many
+SELECT user_id, group_id, group_name, is_active, created_at, updated_at FROM accounts.list_group_members_v1(
+    p_limit => $1,
+    p_group_id => $2,
+    p_after_user_id => $3
+)
+`
+
+func (q *Queries) ListGroupMembersV1(ctx context.Context, pageLimit int32, groupID uuid.UUID, afterUserID *uuid.UUID) ([]MembershipV1, error) {
+	rows, err := q.db.Query(ctx, ListGroupMembersV1, pageLimit, groupID, afterUserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []MembershipV1{}
+	for rows.Next() {
+		var i MembershipV1
+		if err := rows.Scan(
+			&i.UserID,
+			&i.GroupID,
+			&i.GroupName,
+			&i.IsActive,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ListUserMembershipsV1 = `-- name: ListUserMembershipsV1 :many
 SELECT user_id, group_id, group_name, is_active, created_at, updated_at FROM accounts.list_user_memberships_v1(p_user_id => $1)
 `

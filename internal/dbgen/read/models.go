@@ -37,6 +37,35 @@ type ContactV1 struct {
 	DeactivatedAt *time.Time
 }
 
+// Contract: a job and how many of its rows ended in which way; the five add up to done.
+type ImportJobV1 struct {
+	ID         uuid.UUID
+	Phase      string
+	OnConflict string
+	DryRun     bool
+	Total      int32
+	Done       int32
+	Created    int32
+	Existing   int32
+	Merged     int32
+	Conflict   int32
+	Invalid    int32
+	ErrorCode  *string
+	CreatedAt  time.Time
+	FinishedAt *time.Time
+}
+
+// Contract: a row of an upload and what became of it.
+type ImportRowV1 struct {
+	RowNo      int32
+	Phone      string
+	UserGroups string
+	Status     *string
+	Code       *string
+	Field      *string
+	UserID     *uuid.UUID
+}
+
 // Contract: the membership of a user in a group.
 type MembershipV1 struct {
 	UserID    uuid.UUID
@@ -81,6 +110,22 @@ type UserGroupV1 struct {
 	Name      string
 	CreatedAt time.Time
 	UpdatedAt time.Time
+}
+
+// Contract: user_match_v1 and which of the given identifiers it answers, counted from 0.
+type UserLookupV1 struct {
+	ItemNo       int32
+	MatchedBy    string
+	ID           uuid.UUID
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+	IsActive     bool
+	Profile      json.RawMessage
+	Version      int64
+	Groups       json.RawMessage
+	Contacts     json.RawMessage
+	Identifiers  []string
+	Dependencies []string
 }
 
 // Contract: user_detail_v1 and the kind of identifier that matched (uuid, phone, email, second_login).

@@ -15,6 +15,7 @@ type Querier interface {
 	CountUsersV1(ctx context.Context, isActive *bool, groupID *uuid.UUID, updatedSince *time.Time) (UserCountV1, error)
 	GetCacheOutboxStatusV1(ctx context.Context) (CacheOutboxStatusV1, error)
 	GetContactV1(ctx context.Context, contactID uuid.UUID) (ContactV1, error)
+	GetImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJobV1, error)
 	GetReplicationPositionV1(ctx context.Context) (ReplicationPositionV1, error)
 	GetSchemaVersionV1(ctx context.Context) (int64, error)
 	GetUserByIdentifierV1(ctx context.Context, identifier string) (UserMatchV1, error)
@@ -22,10 +23,14 @@ type Querier interface {
 	GetUserMembershipV1(ctx context.Context, userID uuid.UUID, groupID uuid.UUID) (MembershipV1, error)
 	IsCacheOutboxPendingV1(ctx context.Context, id int64) (bool, error)
 	ListContactTypesV1(ctx context.Context) ([]ContactTypeV1, error)
+	ListGroupMembersV1(ctx context.Context, pageLimit int32, groupID uuid.UUID, afterUserID *uuid.UUID) ([]MembershipV1, error)
+	ListImportRowsV1(ctx context.Context, pageLimit int32, jobID uuid.UUID, afterRowNo int32) ([]ImportRowV1, error)
 	ListUserContactsV1(ctx context.Context, userID uuid.UUID, includeInactive bool) ([]ContactV1, error)
 	ListUserGroupsV1(ctx context.Context) ([]UserGroupV1, error)
 	ListUserMembershipsV1(ctx context.Context, userID uuid.UUID) ([]MembershipV1, error)
+	ListUsersAfterV1(ctx context.Context, arg ListUsersAfterV1Params) ([]UserV1, error)
 	ListUsersV1(ctx context.Context, arg ListUsersV1Params) ([]UserV1, error)
+	LookupUsersV1(ctx context.Context, identifiers []string) ([]UserLookupV1, error)
 }
 
 var _ Querier = (*Queries)(nil)

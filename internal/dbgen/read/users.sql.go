@@ -72,6 +72,57 @@ func (q *Queries) GetUserDetailV1(ctx context.Context, userID uuid.UUID) (UserDe
 	return i, err
 }
 
+const ListUsersAfterV1 = `-- name: ListUsersAfterV1 :many
+SELECT id, created_at, updated_at, is_active, profile, version FROM accounts.list_users_after_v1(
+    p_limit => $1,
+    p_after_id => $2,
+    p_is_active => $3,
+    p_group_id => $4,
+    p_updated_since => $5
+)
+`
+
+type ListUsersAfterV1Params struct {
+	PageLimit    int32
+	AfterID      *uuid.UUID
+	IsActive     *bool
+	GroupID      *uuid.UUID
+	UpdatedSince *time.Time
+}
+
+func (q *Queries) ListUsersAfterV1(ctx context.Context, arg ListUsersAfterV1Params) ([]UserV1, error) {
+	rows, err := q.db.Query(ctx, ListUsersAfterV1,
+		arg.PageLimit,
+		arg.AfterID,
+		arg.IsActive,
+		arg.GroupID,
+		arg.UpdatedSince,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []UserV1{}
+	for rows.Next() {
+		var i UserV1
+		if err := rows.Scan(
+			&i.ID,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.IsActive,
+			&i.Profile,
+			&i.Version,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ListUsersV1 = `-- name: ListUsersV1 :many
 SELECT id, created_at, updated_at, is_active, profile, version FROM accounts.list_users_v1(
     p_limit => $1,
@@ -112,6 +163,43 @@ func (q *Queries) ListUsersV1(ctx context.Context, arg ListUsersV1Params) ([]Use
 			&i.IsActive,
 			&i.Profile,
 			&i.Version,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const LookupUsersV1 = `-- name: LookupUsersV1 :many
+SELECT item_no, matched_by, id, created_at, updated_at, is_active, profile, version, groups, contacts, identifiers, dependencies FROM accounts.lookup_users_v1(p_identifiers => $1::text[])
+`
+
+func (q *Queries) LookupUsersV1(ctx context.Context, identifiers []string) ([]UserLookupV1, error) {
+	rows, err := q.db.Query(ctx, LookupUsersV1, identifiers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []UserLookupV1{}
+	for rows.Next() {
+		var i UserLookupV1
+		if err := rows.Scan(
+			&i.ItemNo,
+			&i.MatchedBy,
+			&i.ID,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.IsActive,
+			&i.Profile,
+			&i.Version,
+			&i.Groups,
+			&i.Contacts,
+			&i.Identifiers,
+			&i.Dependencies,
 		); err != nil {
 			return nil, err
 		}

@@ -11,6 +11,17 @@ import (
 	"github.com/google/uuid"
 )
 
+// Contract: what became of one row of a bulk call: created, exists, merged, conflict or invalid, why, which user, the logical keys that it touched, and the one outbox row of the call.
+type BulkUserResultV1 struct {
+	RowNo    int32
+	Status   string
+	Code     *string
+	Field    *string
+	UserID   *uuid.UUID
+	Touched  []string
+	OutboxID *int64
+}
+
 // Contract: one invalidation that is still owed.
 type CacheOutboxEntryV1 struct {
 	ID        int64
@@ -41,6 +52,31 @@ type ContactWriteV1 struct {
 	DeactivatedAt *time.Time
 	Touched       []string
 	OutboxID      *int64
+}
+
+// Contract: the job that a chunk was done of, the logical keys that it touched, its outbox row.
+type ImportChunkV1 struct {
+	JobID    uuid.UUID
+	Touched  []string
+	OutboxID *int64
+}
+
+// Contract: a job and how many of its rows ended in which way; the five add up to done.
+type ImportJobV1 struct {
+	ID         uuid.UUID
+	Phase      string
+	OnConflict string
+	DryRun     bool
+	Total      int32
+	Done       int32
+	Created    int32
+	Existing   int32
+	Merged     int32
+	Conflict   int32
+	Invalid    int32
+	ErrorCode  *string
+	CreatedAt  time.Time
+	FinishedAt *time.Time
 }
 
 // Contract: what set_memberships_v1 did for one user (changed, unchanged, user_not_found), the logical keys that it touched for that user, and the one outbox row of the call.

@@ -12,6 +12,64 @@ import (
 	"github.com/google/uuid"
 )
 
+const BulkCreateUsersV1 = `-- name: BulkCreateUsersV1 :many
+SELECT row_no, status, code, field, user_id, touched, outbox_id FROM accounts.bulk_create_users_v1(
+    p_row_nos => $1::integer[],
+    p_phones => $2::text[],
+    p_phones_normalized => $3::text[],
+    p_group_names => $4::text[],
+    p_profiles => $5::jsonb[],
+    p_on_conflict => $6,
+    p_dry_run => $7
+)
+`
+
+type BulkCreateUsersV1Params struct {
+	RowNos           []int32
+	Phones           []string
+	PhonesNormalized []string
+	GroupNames       []string
+	Profiles         []json.RawMessage
+	OnConflict       string
+	DryRun           bool
+}
+
+func (q *Queries) BulkCreateUsersV1(ctx context.Context, arg BulkCreateUsersV1Params) ([]BulkUserResultV1, error) {
+	rows, err := q.db.Query(ctx, BulkCreateUsersV1,
+		arg.RowNos,
+		arg.Phones,
+		arg.PhonesNormalized,
+		arg.GroupNames,
+		arg.Profiles,
+		arg.OnConflict,
+		arg.DryRun,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []BulkUserResultV1{}
+	for rows.Next() {
+		var i BulkUserResultV1
+		if err := rows.Scan(
+			&i.RowNo,
+			&i.Status,
+			&i.Code,
+			&i.Field,
+			&i.UserID,
+			&i.Touched,
+			&i.OutboxID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const CreateUserV1 = `-- name: CreateUserV1 :one
 SELECT id, created_at, updated_at, is_active, profile, version, groups, contacts, identifiers, dependencies, touched, outbox_id FROM accounts.create_user_v1(
     p_is_active => $1,

@@ -1,0 +1,19 @@
+-- name: CreateImportJobV1 :one
+SELECT * FROM accounts.create_import_job_v1(p_on_conflict => @on_conflict, p_dry_run => @dry_run);
+
+-- name: StageImportRowsV1 :exec
+SELECT accounts.stage_import_rows_v1(
+    p_job_id => @job_id,
+    p_row_nos => @row_nos::integer[],
+    p_phones => @phones::text[],
+    p_phones_normalized => @phones_normalized::text[],
+    p_group_names => @group_names::text[],
+    p_codes => @codes::text[],
+    p_fields => @fields::text[]
+);
+
+-- name: StartImportJobV1 :one
+SELECT * FROM accounts.start_import_job_v1(p_job_id => @job_id);
+
+-- name: RunImportChunkV1 :one
+SELECT * FROM accounts.run_import_chunk_v1(p_limit => @row_limit);

@@ -1,0 +1,210 @@
+package accounts
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/payment-services/accounts/internal/dbgen/write"
+	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/identifier"
+)
+
+// bulkChunk is how many rows one transaction takes: enough to be fast, few enough to hold its locks
+// for a fraction of a second.
+const bulkChunk = 1000
+
+// OnConflict says what becomes of a row whose phone belongs to a user already.
+type OnConflict string
+
+// The values of OnConflict.
+const (
+	Skip  OnConflict = "skip"  // the user stays as it is
+	Merge OnConflict = "merge" // union of groups, merge patch of the profile
+	Error OnConflict = "error" // nothing at all is written
+)
+
+// The outcomes of a row.
+const (
+	RowCreated  = "created"
+	RowExists   = "exists"
+	RowMerged   = "merged"
+	RowConflict = "conflict"
+	RowInvalid  = "invalid"
+)
+
+// BulkRow is one user to be created. Number is the caller's, for the result. A nil Profile is empty.
+type BulkRow struct {
+	Number  int
+	Phone   string
+	Groups  []string // names
+	Profile json.RawMessage
+}
+
+// BulkResult says what became of every row. The counts add up to the number of rows.
+type BulkResult struct {
+	Rows   []RowResult
+	Counts Counts
+}
+
+// Counts are the outcomes of many rows.
+type Counts struct{ Created, Exists, Merged, Conflict, Invalid int }
+
+// RowResult is what became of one row, and why: a code and the column at fault.
+type RowResult struct {
+	Number int
+	Status string
+	Code   string
+	Column string
+	UserID *uuid.UUID
+}
+
+// BulkOptions are the choices of a bulk call.
+type BulkOptions struct {
+	OnConflict OnConflict
+	DryRun     bool // the same code runs, and nothing is written
+}
+
+// BulkCreate creates users from rows, chunk by chunk, each in a transaction of its own. A faulty row
+// hides no other. With OnConflict Error and a conflict the error is IdentifierTaken, it names the
+// rows, and nothing was written. The same rows again create nothing twice.
+func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptions) (BulkResult, error) {
+	if opts.OnConflict == Error && !opts.DryRun {
+		trial := opts
+		trial.DryRun = true
+		if _, err := s.BulkCreate(ctx, rows, trial); err != nil {
+			return BulkResult{}, err
+		}
+	}
+	result := BulkResult{Rows: make([]RowResult, len(rows))}
+	seen := make(map[string]bool, len(rows))
+	var chunk bulkChunkRows
+	flush := func() error {
+		if len(chunk.params.RowNos) == 0 {
+			return nil
+		}
+		defer chunk.reset()
+		return s.bulkWrite(ctx, &chunk, opts, result.Rows)
+	}
+	for i, row := range rows {
+		result.Rows[i] = RowResult{Number: row.Number}
+		normalized, err := s.parser.Canonical(identifier.Phone, row.Phone)
+		switch {
+		case err != nil:
+			result.Rows[i].set(RowInvalid, fieldOf("phone", err).Code, "phone", nil)
+			continue
+		case slices.ContainsFunc(row.Groups, func(name string) bool { return strings.Contains(name, ",") }):
+			// No group has a comma in its name, and the function separates names by it.
+			result.Rows[i].set(RowInvalid, "unknown_group", "user_groups", nil)
+			continue
+		case seen[normalized]:
+			result.Rows[i].set(RowConflict, "duplicate", "phone", nil)
+			continue
+		}
+		seen[normalized] = true
+		chunk.add(i, row, normalized)
+		if len(chunk.params.RowNos) == bulkChunk {
+			if err := flush(); err != nil {
+				return BulkResult{}, err
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return BulkResult{}, err
+	}
+	for _, row := range result.Rows {
+		result.Counts.add(row.Status)
+	}
+	if opts.OnConflict == Error && result.Counts.Conflict > 0 {
+		return BulkResult{}, conflictError(result.Rows)
+	}
+	return result, nil
+}
+
+// bulkWrite runs one chunk and puts its results where they belong.
+func (s *Service) bulkWrite(ctx context.Context, chunk *bulkChunkRows, opts BulkOptions, results []RowResult) error {
+	chunk.params.OnConflict, chunk.params.DryRun = string(opts.OnConflict), opts.DryRun
+	var rows []write.BulkUserResultV1
+	err := s.write(ctx, func(ctx context.Context, q write.Querier) (change, error) {
+		var err error
+		if rows, err = q.BulkCreateUsersV1(ctx, chunk.params); err != nil {
+			return change{}, err
+		}
+		var made change
+		for _, row := range rows {
+			made.touched = append(made.touched, row.Touched...)
+			made.outboxID = row.OutboxID
+		}
+		return made, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		results[row.RowNo].set(row.Status, deref(row.Code), deref(row.Field), row.UserID)
+	}
+	return nil
+}
+
+// bulkChunkRows are the rows of one call; RowNos are indexes into the results.
+type bulkChunkRows struct{ params write.BulkCreateUsersV1Params }
+
+func (c *bulkChunkRows) add(index int, row BulkRow, normalized string) {
+	profile := row.Profile
+	if profile == nil {
+		profile = json.RawMessage(`{}`)
+	}
+	c.params.RowNos = append(c.params.RowNos, int32(index))
+	c.params.Phones = append(c.params.Phones, row.Phone)
+	c.params.PhonesNormalized = append(c.params.PhonesNormalized, normalized)
+	c.params.GroupNames = append(c.params.GroupNames, strings.Join(row.Groups, ","))
+	c.params.Profiles = append(c.params.Profiles, profile)
+}
+
+func (c *bulkChunkRows) reset() { c.params = write.BulkCreateUsersV1Params{} }
+
+func (r *RowResult) set(status, code, column string, userID *uuid.UUID) {
+	r.Status, r.Code, r.Column, r.UserID = status, code, column, userID
+}
+
+func (c *Counts) add(status string) {
+	switch status {
+	case RowCreated:
+		c.Created++
+	case RowExists:
+		c.Exists++
+	case RowMerged:
+		c.Merged++
+	case RowConflict:
+		c.Conflict++
+	case RowInvalid:
+		c.Invalid++
+	}
+}
+
+func conflictError(rows []RowResult) error {
+	e := &errcode.Error{
+		Code:    errcode.IdentifierTaken,
+		Message: "phones belong to other users or come twice; nothing was written",
+	}
+	for i, row := range rows {
+		if row.Status == RowConflict {
+			e.Fields = append(e.Fields, errcode.Field{
+				Field: fmt.Sprintf("rows[%d].%s", i, row.Column), Code: row.Code,
+				Message: fmt.Sprintf("row %d: the phone is taken or comes twice", row.Number),
+			})
+		}
+	}
+	return e
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

@@ -1,0 +1,278 @@
+package cache_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/internal/accounts"
+	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/dbgen/read"
+	"github.com/payment-services/accounts/internal/dbgen/write"
+	"github.com/payment-services/accounts/internal/identifier"
+	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/postgres"
+)
+
+const (
+	// waitLimit bounds each wait of these tests; only a defect makes one last so long.
+	waitLimit = 10 * time.Second
+	// afterMarkers is how much time must pass until nothing is dirty any more.
+	afterMarkers = cache.DirtyLife + time.Second
+	life         = 10 * time.Minute
+)
+
+func TestMain(m *testing.M) {
+	redis.SetLogger(quiet{}) // its texts are in the errors too
+	pgtest.Main(m)
+}
+
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
+// process is what one server process has: pools, a cache that nothing runs in the background for
+// (unless run is called), and the service on top.
+type process struct {
+	*cache.Cache
+	primary *postgres.Primary
+	replica *postgres.Replica
+	service *accounts.Service
+}
+
+func newProcess(t *testing.T, writeURL, readURL, redisURL string) *process {
+	t.Helper()
+	primary, err := postgres.OpenPrimary(postgres.Config{URL: writeURL, MaxConns: 8})
+	require.NoError(t, err)
+	t.Cleanup(primary.Close)
+	replica, err := postgres.OpenReplica(postgres.Config{URL: readURL, MaxConns: 8})
+	require.NoError(t, err)
+	t.Cleanup(replica.Close)
+	c, err := cache.New(cache.Config{
+		URL: redisURL, Primary: primary, Replica: replica, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	parser, err := identifier.NewParser("RU")
+	require.NoError(t, err)
+	service := accounts.New(accounts.Config{
+		Primary: primary, Cache: c, Parser: parser, UserLife: life, DictionaryLife: life,
+	})
+	return &process{Cache: c, primary: primary, replica: replica, service: service}
+}
+
+// run starts the background work, which ends with the test or when stop is called.
+func (p *process) run(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(stop)
+	eventually(t, "the cache is in use", func() bool { return !p.BreakerOpen() })
+	return stop
+}
+
+// newRedis starts a cache server that ends with the test.
+func newRedis(t *testing.T) *pgtest.Redis {
+	t.Helper()
+	r, err := pgtest.NewRedis(pgtest.RedisConfig{Kind: pgtest.CacheRedis, Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, r.Close()) })
+	require.NoError(t, r.Start(t.Context()))
+	return r
+}
+
+// change is a committed write that nothing has been told of yet.
+type change struct {
+	touched []string
+	outbox  *int64
+}
+
+func (p *process) commit(t *testing.T, fn func(context.Context, write.Querier) (change, error)) change {
+	t.Helper()
+	var made change
+	require.NoError(t, p.primary.Write(t.Context(), func(ctx context.Context, q write.Querier) (err error) {
+		made, err = fn(ctx, q)
+		return err
+	}))
+	return made
+}
+
+// setProfile commits the profile {"v":<value>}.
+func (p *process) setProfile(t *testing.T, id uuid.UUID, value string) change {
+	t.Helper()
+	return p.commit(t, func(ctx context.Context, q write.Querier) (change, error) {
+		row, err := q.UpdateUserV1(ctx, write.UpdateUserV1Params{UserID: id, ProfilePatch: profile(value)})
+		return change{row.Touched, row.OutboxID}, err
+	})
+}
+
+func (p *process) renameGroup(t *testing.T, id uuid.UUID, name string) change {
+	t.Helper()
+	return p.commit(t, func(ctx context.Context, q write.Querier) (change, error) {
+		row, err := q.UpdateUserGroupV1(ctx, id, &name)
+		return change{row.Touched, row.OutboxID}, err
+	})
+}
+
+func (p *process) createUser(t *testing.T, phone, value string, groups ...string) (uuid.UUID, change) {
+	t.Helper()
+	var id uuid.UUID
+	return id, p.commit(t, func(ctx context.Context, q write.Querier) (change, error) {
+		row, err := q.CreateUserV1(ctx, write.CreateUserV1Params{
+			IsActive: true, Profile: profile(value), GroupNames: append([]string{}, groups...),
+			ContactTypes: []string{"phone"}, ContactValues: []string{phone}, ContactNormalized: []string{phone},
+		})
+		id = row.ID
+		return change{row.Touched, row.OutboxID}, err
+	})
+}
+
+// invalidate does what follows a commit.
+func (p *process) invalidate(c change) { p.Invalidate(context.Background(), c.touched, nil) }
+
+func profile(value string) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"v":%q}`, value)) }
+
+// loader is the load of one user: the profile's value and the groups. It stops at its barriers.
+type loader struct {
+	id            uuid.UUID
+	before, after *barrier
+	calls         atomic.Int32
+}
+
+func (l *loader) load(ctx context.Context, q read.Querier) (cache.Document, error) {
+	l.calls.Add(1)
+	l.before.arrive()
+	u, err := q.GetUserDetailV1(ctx, l.id)
+	l.after.arrive()
+	if err != nil {
+		return cache.Document{}, err
+	}
+	return document(u), nil
+}
+
+func document(u read.UserDetailV1) cache.Document {
+	return cache.Document{
+		Body: fmt.Appendf(nil, "%s %s", u.Profile, u.Groups), ETag: strconv.FormatInt(u.Version, 10),
+		Deps: u.Dependencies,
+	}
+}
+
+// get is a request for the loader's user.
+func (p *process) get(l *loader) (cache.Result, error) {
+	return p.Get(context.Background(), cache.UserKey(l.id), cache.Want{Life: life}, l.load)
+}
+
+// answer is get for a user that must be there.
+func (p *process) answer(t *testing.T, id uuid.UUID) cache.Result {
+	t.Helper()
+	r, err := p.get(&loader{id: id})
+	require.NoError(t, err)
+	return r
+}
+
+// entry returns what Redis holds for a key: a value, a lease, or nothing.
+func (p *process) entry(t *testing.T, key cache.Key) string {
+	t.Helper()
+	text, err := p.Redis().Get(t.Context(), key.Physical()).Result()
+	if err == redis.Nil {
+		return ""
+	}
+	require.NoError(t, err)
+	return text
+}
+
+// barrier stops the first who arrives until it is released. A nil barrier stops nobody.
+type barrier struct {
+	once     sync.Once
+	arrived  chan struct{}
+	released chan struct{}
+}
+
+func newBarrier() *barrier {
+	return &barrier{arrived: make(chan struct{}), released: make(chan struct{})}
+}
+
+func (b *barrier) arrive() {
+	if b == nil {
+		return
+	}
+	b.once.Do(func() {
+		close(b.arrived)
+		select {
+		case <-b.released:
+		case <-time.After(waitLimit): // the test has failed already
+		}
+	})
+}
+
+// await returns when somebody stands at the barrier.
+func (b *barrier) await(t *testing.T) {
+	t.Helper()
+	select {
+	case <-b.arrived:
+	case <-time.After(waitLimit):
+		require.FailNow(t, "nobody arrived at the barrier")
+	}
+}
+
+func (b *barrier) release() { close(b.released) }
+
+// async starts fn; the returned function waits for its result.
+func async[T any](t *testing.T, fn func() (T, error)) (wait func() T) {
+	t.Helper()
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		v, err := fn()
+		done <- outcome{v, err}
+	}()
+	return func() T {
+		t.Helper()
+		select {
+		case o := <-done:
+			require.NoError(t, o.err)
+			return o.value
+		case <-time.After(waitLimit):
+			require.FailNow(t, "no answer")
+			panic("unreachable")
+		}
+	}
+}
+
+// eventually waits for what can only be asked for.
+func eventually(t *testing.T, what string, yes func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(waitLimit); !yes(); time.Sleep(2 * time.Millisecond) {
+		require.True(t, time.Now().Before(deadline), "not within %s: %s", waitLimit, what)
+	}
+}
+
+// execute runs one statement as the superuser.
+func execute(t *testing.T, url, sql string, args ...any) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(t.Context(), sql, args...)
+	require.NoError(t, err)
+}
