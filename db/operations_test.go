@@ -66,6 +66,11 @@ func TestCacheOutbox(t *testing.T) {
 		require.NoError(t, err)
 		return entries
 	}
+	pending := func(id int64) bool {
+		is, err := a.read.IsCacheOutboxPendingV1(t.Context(), id)
+		require.NoError(t, err)
+		return is
+	}
 	old := claim(30*time.Second, 10)
 	require.Equal(t, []int64{*g.OutboxID, *second.OutboxID}, ids(old), "by id, and only what is old enough")
 	require.Equal(t, []string{"d:user_groups"}, old[1].Keys)
@@ -75,7 +80,10 @@ func TestCacheOutbox(t *testing.T) {
 	require.Empty(t, claim(time.Hour, 10))
 	require.Len(t, claim(0, 10), 3)
 
+	require.True(t, pending(*g.OutboxID))
 	require.NoError(t, a.write.DeleteCacheOutboxV1(t.Context(), []int64{*g.OutboxID, *second.OutboxID, 1 << 40}))
+	require.False(t, pending(*g.OutboxID))
+	require.True(t, pending(*third.OutboxID))
 	require.NoError(t, a.write.DeleteCacheOutboxV1(t.Context(), []int64{*g.OutboxID}))
 	require.NoError(t, a.write.DeleteCacheOutboxV1(t.Context(), nil))
 	require.Equal(t, []int64{*third.OutboxID}, ids(claim(0, 10)))

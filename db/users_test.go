@@ -148,6 +148,40 @@ func TestTwoCreatorsOfOneIdentifier(t *testing.T) {
 	}
 }
 
+// Two creators with the same contacts in opposite order, of whom each would hold what the other needs
+// if they took the keys as they come.
+func TestTwoCreatorsInOppositeOrder(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	a.createType("telegram", "allow")
+	blocker := connect(t, a.WriteURL)
+	tx, err := blocker.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = write.New(tx).CreateUserV1(t.Context(), newUser(nil, same("telegram", "m")))
+	require.NoError(t, err)
+
+	create := func(values ...string) (*pgx.Conn, <-chan error) {
+		conn, done := connect(t, a.WriteURL), make(chan error, 1)
+		var contacts []contact
+		for _, v := range values {
+			contacts = append(contacts, same("telegram", v))
+		}
+		go func() {
+			_, err := write.New(conn).CreateUserV1(t.Context(), newUser(nil, contacts...))
+			done <- err
+		}()
+		return conn, done
+	}
+	first, firstDone := create("a", "m", "z")
+	a.waitUntilBlocked(first, blocker)
+	second, secondDone := create("z", "m", "a")
+	a.waitUntilBlocked(second, first)
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-firstDone)
+	requireState(t, <-secondDone, unique, "user_contacts_active_normalized_key",
+		faults("contacts[0].value taken", "contacts[1].value taken", "contacts[2].value taken"))
+}
+
 func TestUpdateUser(t *testing.T) {
 	t.Parallel()
 	a := open(t)

@@ -13,23 +13,13 @@ import (
 	"github.com/joho/godotenv"
 )
 
-// Config is the environment. Every secret may instead be given as NAME_FILE, the path of a file
-// that holds the value (a Docker secret). README.md has the same table for operators.
+// Config is the environment of the service. Every secret may instead be given as NAME_FILE, the path
+// of a file that holds the value (a Docker secret). README.md has the same table for operators.
 type Config struct {
-	// WriteURL leads to the primary (HAProxy's write port, or hosts with target_session_attrs).
-	WriteURL string `env:"DATABASE_WRITE_URL,required,notEmpty"`
-	// ReadURL leads to the replica (HAProxy's read port).
-	ReadURL string `env:"DATABASE_READ_URL,required,notEmpty"`
-	// WriteConns and ReadConns bound the pools.
-	WriteConns int32 `env:"DATABASE_WRITE_MAX_CONNS" envDefault:"16"`
-	ReadConns  int32 `env:"DATABASE_READ_MAX_CONNS" envDefault:"16"`
-
-	// RedisURL is the cache's Redis, database 1.
-	RedisURL string `env:"REDIS_URL,required,notEmpty"`
+	Core
+	Tokens
 	// AuthRedisURL is the auth service's revocation list, database 0 of another server.
 	AuthRedisURL string `env:"AUTH_REDIS_URL,required,notEmpty"`
-
-	Tokens
 	// JWKSURL is where the public keys are published; instead of JWT_SECRET_KEY.
 	JWKSURL string `env:"JWT_JWKS_URL"`
 	// RevocationKey is the Redis key that revokes a token; {jti} and {token_sha256} are filled in.
@@ -43,10 +33,25 @@ type Config struct {
 	HTTPAddr  string `env:"HTTP_ADDR" envDefault:":8002"`
 	AdminAddr string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9102"`
 
+	// RabbitMQURL is accepted and not used yet.
+	RabbitMQURL string `env:"RABBITMQ_URL"`
+}
+
+// Core is the environment of everything that works on accounts.
+type Core struct {
+	// WriteURL leads to the primary (HAProxy's write port, or hosts with target_session_attrs).
+	WriteURL string `env:"DATABASE_WRITE_URL,required,notEmpty"`
+	// ReadURL leads to the replica (HAProxy's read port).
+	ReadURL string `env:"DATABASE_READ_URL,required,notEmpty"`
+	// WriteConns and ReadConns bound the pools.
+	WriteConns int32 `env:"DATABASE_WRITE_MAX_CONNS" envDefault:"16"`
+	ReadConns  int32 `env:"DATABASE_READ_MAX_CONNS" envDefault:"16"`
+	// RedisURL is the cache's Redis, database 1.
+	RedisURL string `env:"REDIS_URL,required,notEmpty"`
+
 	// UserLife and DictionaryLife are how long cached entries live.
 	UserLife       time.Duration `env:"USER_CACHE_TTL" envDefault:"600s"`
 	DictionaryLife time.Duration `env:"DICTIONARY_CACHE_TTL" envDefault:"3h"`
-
 	// PhoneRegion is where phones without a country code are.
 	PhoneRegion string `env:"DEFAULT_PHONE_REGION" envDefault:"RU"`
 
@@ -55,9 +60,6 @@ type Config struct {
 	LogLevel  string `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat string `env:"LOG_FORMAT" envDefault:"json"`
 	LogDir    string `env:"LOG_DIR"`
-
-	// RabbitMQURL is accepted and not used yet.
-	RabbitMQURL string `env:"RABBITMQ_URL"`
 }
 
 // Tokens is what signing and verifying have in common.

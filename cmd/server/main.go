@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +27,7 @@ const usage = `usage: server [command]
 
   serve        answer requests (the default)
   migrate      apply pending migrations to the primary (DATABASE_MIGRATE_URL)
+  import FILE  create users from a CSV, XLSX or XLS file (server import -h)
   token        print a signed token (server token -h)
   healthcheck  exit 0 if the service on this machine is alive
   help         print this
@@ -59,6 +59,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return serve(ctx)
 	case "migrate":
 		return migrate(ctx)
+	case "import":
+		return importFile(ctx, args, stdout)
 	case "token":
 		return token(args, stdout)
 	case "healthcheck":
@@ -132,29 +134,4 @@ func healthcheck(ctx context.Context) error {
 		return fmt.Errorf("the service answers %s", resp.Status)
 	}
 	return nil
-}
-
-// newLogger makes the logger and returns how to close its file.
-func newLogger(cfg Config) (*slog.Logger, func() error, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		return nil, nil, errors.New("LOG_LEVEL: want debug, info, warn or error")
-	}
-	out, closeFile := os.Stdout, func() error { return nil }
-	if cfg.LogDir != "" {
-		file, err := os.OpenFile(filepath.Join(cfg.LogDir, "accounts.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-		if err != nil {
-			return nil, nil, fmt.Errorf("LOG_DIR: %w", err)
-		}
-		out, closeFile = file, file.Close
-	}
-	options := &slog.HandlerOptions{Level: level}
-	switch cfg.LogFormat {
-	case "json":
-		return slog.New(slog.NewJSONHandler(out, options)), closeFile, nil
-	case "text":
-		return slog.New(slog.NewTextHandler(out, options)), closeFile, nil
-	default:
-		return nil, nil, errors.New("LOG_FORMAT: want json or text")
-	}
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -15,15 +15,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/redis/go-redis/v9"
 
-	"github.com/payment-services/accounts/db"
-	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/auth"
-	"github.com/payment-services/accounts/internal/cache"
 	httpapi "github.com/payment-services/accounts/internal/http"
-	"github.com/payment-services/accounts/internal/identifier"
-	"github.com/payment-services/accounts/internal/postgres"
 )
 
 const (
@@ -41,42 +35,23 @@ func serve(ctx context.Context) (err error) {
 	if err := load(&cfg); err != nil {
 		return err
 	}
-	log, closeLog, logErr := newLogger(cfg)
-	parser, parserErr := identifier.NewParser(cfg.PhoneRegion)
-	primary, primaryErr := postgres.OpenPrimary(postgres.Config{URL: cfg.WriteURL, MaxConns: cfg.WriteConns})
-	replica, replicaErr := postgres.OpenReplica(postgres.Config{URL: cfg.ReadURL, MaxConns: cfg.ReadConns})
-	authRedis, authRedisErr := auth.NewRedis(cfg.AuthRedisURL)
-	var problems []string
-	for name, err := range map[string]error{
-		"": logErr, "DEFAULT_PHONE_REGION: ": parserErr, "DATABASE_WRITE_URL: ": primaryErr,
-		"DATABASE_READ_URL: ": replicaErr, "AUTH_REDIS_URL: ": authRedisErr,
-	} {
-		if err != nil {
-			problems = append(problems, name+err.Error())
-		}
-	}
-	if len(problems) > 0 {
-		return configError(problems)
-	}
-	defer func() { err = errors.Join(err, closeLog()) }()
-	defer primary.Close()
-	defer replica.Close()
-	defer func() { err = errors.Join(err, authRedis.Close()) }()
-	redis.SetLogger(redisLogger{log})
-
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registerPool(registry, "primary", primary.Stat)
-	registerPool(registry, "replica", replica.Stat)
-
-	entries, err := cache.New(cache.Config{
-		URL: cfg.RedisURL, Primary: primary, Replica: replica, Logger: log, Metrics: registry,
-	})
+	core, err := openCore(cfg.Core, os.Stdout, registry)
 	if err != nil {
-		return configError([]string{"REDIS_URL: " + err.Error()})
+		return err
 	}
-	defer func() { err = errors.Join(err, entries.Close()) }()
+	defer func() { err = errors.Join(err, core.close()) }()
+	registerPool(registry, "primary", core.primary.Stat)
+	registerPool(registry, "replica", core.replica.Stat)
+	log := core.log
+
+	authRedis, err := auth.NewRedis(cfg.AuthRedisURL)
+	if err != nil {
+		return configError([]string{"AUTH_REDIS_URL: " + err.Error()})
+	}
+	defer func() { err = errors.Join(err, authRedis.Close()) }()
 	verifier, err := auth.New(auth.Config{
 		SecretKey: []byte(cfg.SecretKey), Algorithm: cfg.Algorithm, JWKSURL: cfg.JWKSURL,
 		Issuer: cfg.Issuer, Audience: cfg.Audience,
@@ -88,19 +63,11 @@ func serve(ctx context.Context) (err error) {
 	}
 	setupCtx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
-	if err := entries.CheckSetup(setupCtx, authRedis); err != nil {
-		return err
-	}
-	version, err := db.LatestVersion()
-	if err != nil {
+	if err := core.cache.CheckSetup(setupCtx, authRedis); err != nil {
 		return err
 	}
 	api := httpapi.New(httpapi.Config{
-		Accounts: accounts.New(accounts.Config{
-			Primary: primary, Cache: entries, Parser: parser,
-			UserLife: cfg.UserLife, DictionaryLife: cfg.DictionaryLife, SchemaVersion: version,
-		}),
-		Auth: verifier, Logger: log, Metrics: registry, DrainDelay: drainDelay,
+		Accounts: core.accounts, Auth: verifier, Logger: log, Metrics: registry, DrainDelay: drainDelay,
 	})
 
 	listener, err := net.Listen("tcp", cfg.HTTPAddr)
@@ -116,7 +83,8 @@ func serve(ctx context.Context) (err error) {
 	// The background work outlives the requests that depend on it.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	running.Go(func() { entries.Run(background) })
+	running.Go(func() { core.cache.Run(background) })
+	running.Go(func() { core.accounts.RunImports(ctx, log) })
 	running.Go(func() { verifier.Run(background) })
 	running.Go(func() {
 		if err := admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
@@ -140,12 +108,4 @@ func adminHandler(registry *prometheus.Registry) http.Handler {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
-}
-
-// redisLogger keeps go-redis from writing to standard error: what it has to say is in the errors
-// that it returns, too.
-type redisLogger struct{ *slog.Logger }
-
-func (l redisLogger) Printf(ctx context.Context, format string, v ...any) {
-	l.DebugContext(ctx, "redis client", "message", fmt.Sprintf(format, v...))
 }

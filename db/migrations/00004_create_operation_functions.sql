@@ -80,10 +80,10 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.claim_cache_outbox_v1(integer, integer) IS
-    'The oldest p_limit outbox rows older than p_min_age_ms milliseconds. Holds a transaction-level '
-    'advisory lock, so that one relay works at a time: zero rows also mean that another one does. '
-    'Call it in a transaction, invalidate, then delete_cache_outbox_v1, then commit. Repeatable: '
-    'invalidating twice is harmless.';
+    'The oldest p_limit outbox rows older than p_min_age_ms milliseconds. Holds a '
+    'transaction-level advisory lock, so that one relay works at a time: zero rows also mean that '
+    'another one does. Call it in a transaction, invalidate, then delete_cache_outbox_v1, then '
+    'commit. Repeatable: invalidating twice is harmless.';
 GRANT EXECUTE ON FUNCTION accounts.claim_cache_outbox_v1(integer, integer) TO accounts_write;
 
 -- +goose StatementBegin

@@ -17,9 +17,10 @@ CREATE TABLE accounts.user_detail_v1 (
     CONSTRAINT user_detail_v1_is_a_contract CHECK (false) NO INHERIT
 );
 COMMENT ON TABLE accounts.user_detail_v1 IS
-    'Contract: a user with active groups [{id,name}] by name and active contacts [{id,type,value}] '
-    'by type, then creation. identifiers are the user''s active logical identifiers '
-    '(<kind>:<canonical>), dependencies what a rename would change in it (g:<id>, t:<id>).';
+    'Contract: a user with active groups [{id,name}] by name and active contacts '
+    '[{id,type,value}] by type, then creation. identifiers are the user''s active logical '
+    'identifiers (<kind>:<canonical>), dependencies what a rename would change in it (g:<id>, '
+    't:<id>).';
 
 CREATE TABLE accounts.user_match_v1 (
     matched_by text NOT NULL,
@@ -36,8 +37,8 @@ CREATE TABLE accounts.user_match_v1 (
     CONSTRAINT user_match_v1_is_a_contract CHECK (false) NO INHERIT
 );
 COMMENT ON TABLE accounts.user_match_v1 IS
-    'Contract: user_detail_v1 and the kind of identifier that matched '
-    '(uuid, phone, email, second_login).';
+    'Contract: user_detail_v1 and the kind of identifier that matched (uuid, phone, email, '
+    'second_login).';
 
 CREATE TABLE accounts.user_v1 (
     id uuid NOT NULL,
@@ -48,7 +49,8 @@ CREATE TABLE accounts.user_v1 (
     version bigint NOT NULL,
     CONSTRAINT user_v1_is_a_contract CHECK (false) NO INHERIT
 );
-COMMENT ON TABLE accounts.user_v1 IS 'Contract: a user without groups and contacts, as lists give it.';
+COMMENT ON TABLE accounts.user_v1 IS
+    'Contract: a user without groups and contacts, as lists give it.';
 
 CREATE TABLE accounts.user_count_v1 (
     total bigint NOT NULL,
@@ -108,8 +110,8 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.get_user_detail_v1(uuid) IS
-    'The user with this id, active or not, with groups and contacts. A miss is zero rows. No errors, '
-    'no locks; may be repeated.';
+    'The user with this id, active or not, with groups and contacts. A miss is zero rows. No '
+    'errors, no locks; may be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.get_user_detail_v1(uuid) TO accounts_read, accounts_write;
 
 -- +goose StatementBegin
@@ -165,9 +167,10 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.get_user_by_identifier_v1(text) IS
-    'The active user whom one text names: a uuid, else by form a phone, an email or a second_login. '
-    'The service passes canonical text; from psql only uuid spellings, separators in an E.164 '
-    'number and case are folded. A miss is zero rows. No errors, no locks; may be repeated.';
+    'The active user whom one text names: a uuid, else by form a phone, an email or a '
+    'second_login. The service passes canonical text; from psql only uuid spellings, separators '
+    'in an E.164 number and case are folded. A miss is zero rows. No errors, no locks; may be '
+    'repeated.';
 GRANT EXECUTE ON FUNCTION accounts.get_user_by_identifier_v1(text) TO accounts_read, accounts_write;
 
 -- +goose StatementBegin
@@ -194,9 +197,9 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.user_filter_v1(boolean, uuid, timestamptz) IS
-    'Internal: the condition of a user list as SQL text over users AS u, with the three filters as '
-    '$1, $2 and $3. Constant pieces only. A filter that is NULL is left out: "p IS NULL OR ..." '
-    'made a generic plan up to 200 times slower.';
+    'Internal: the condition of a user list as SQL text over users AS u, with the three filters '
+    'as $1, $2 and $3. Constant pieces only. A filter that is NULL is left out: "p IS NULL OR '
+    '..." made a generic plan up to 200 times slower.';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.list_users_v1(
@@ -271,8 +274,9 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.count_users_v1(boolean, uuid, timestamptz) IS
-    'How many users a list with these filters has: exact up to 100,000, beyond that estimated from '
-    'a sample of about 20,000 rows. NULL leaves a filter out. No errors, no locks; may be repeated.';
+    'How many users a list with these filters has: exact up to 100,000, beyond that estimated '
+    'from a sample of about 20,000 rows. NULL leaves a filter out. No errors, no locks; may be '
+    'repeated.';
 GRANT EXECUTE ON FUNCTION accounts.count_users_v1(boolean, uuid, timestamptz)
     TO accounts_read, accounts_write;
 

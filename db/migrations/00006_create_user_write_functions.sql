@@ -20,8 +20,8 @@ CREATE TABLE accounts.user_write_v1 (
     CONSTRAINT user_write_v1_is_a_contract CHECK (false) NO INHERIT
 );
 COMMENT ON TABLE accounts.user_write_v1 IS
-    'Contract: user_detail_v1 after a write, the logical keys that the write touched, and its outbox '
-    'row (NULL if nothing changed).';
+    'Contract: user_detail_v1 after a write, the logical keys that the write touched, and its '
+    'outbox row (NULL if nothing changed).';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.lock_user_v1(
@@ -52,8 +52,9 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.lock_user_v1(uuid) IS
-    'Internal: locks the user FOR NO KEY UPDATE until the end of the transaction, as every writer of '
-    'a user, its contacts or its memberships does first, and returns it. UA001 if there is none.';
+    'Internal: locks the user FOR NO KEY UPDATE until the end of the transaction, as every writer '
+    'of a user, its contacts or its memberships does first, and returns it. UA001 if there is '
+    'none.';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.raise_user_version_v1(
@@ -207,9 +208,10 @@ COMMENT ON FUNCTION accounts.create_user_v1(boolean, jsonb, text[], text[], text
     'Creates a user with contacts (type name, value, canonical value: three arrays of one length) '
     'and groups (by name), all or nothing, and returns it. UA002 for unknown types and groups, '
     '23505 user_contacts_single_active_key for a second contact of a single type, 23505 '
-    'user_contacts_active_normalized_key for values that are taken, each naming all fields; CHECKs '
-    'for the form. Locks the types against change, and the contacts'' unique keys in key order. Not '
-    'idempotent: a repetition with contacts is refused, one without creates another user.';
+    'user_contacts_active_normalized_key for values that are taken, each naming all fields; '
+    'CHECKs for the form. Locks the types against change, and the contacts'' unique keys in key '
+    'order. Not idempotent: a repetition with contacts is refused, one without creates another '
+    'user.';
 GRANT EXECUTE ON FUNCTION accounts.create_user_v1(boolean, jsonb, text[], text[], text[], text[])
     TO accounts_write;
 

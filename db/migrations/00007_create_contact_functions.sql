@@ -28,8 +28,8 @@ CREATE TABLE accounts.contact_write_v1 (
     CONSTRAINT contact_write_v1_is_a_contract CHECK (false) NO INHERIT
 );
 COMMENT ON TABLE accounts.contact_write_v1 IS
-    'Contract: contact_v1 after a write, the logical keys that the write touched, and its outbox row '
-    '(NULL if nothing changed).';
+    'Contract: contact_v1 after a write, the logical keys that the write touched, and its outbox '
+    'row (NULL if nothing changed).';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.get_contact_v1(
@@ -111,8 +111,8 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.lock_contact_v1(uuid) IS
-    'Internal: locks the user of the contact and returns the contact as it then is. UA001 if there '
-    'is none.';
+    'Internal: locks the user of the contact and returns the contact as it then is. UA001 if '
+    'there is none.';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.make_room_for_contact_v1(
@@ -329,10 +329,10 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.update_contact_v1(uuid, text, text, boolean) IS
     'Changes the value of an active contact (p_value together with p_normalized), deactivates or '
-    'reactivates it; NULL leaves a part as it is. A reactivation obeys on_second like add_contact_v1. '
-    'A call that changes nothing touches nothing. UA001 no such contact, UA002 a new value for a '
-    'deactivated contact, 23505 as in add_contact_v1, CHECKs for the form. Locks the user. May be '
-    'repeated.';
+    'reactivates it; NULL leaves a part as it is. A reactivation obeys on_second like '
+    'add_contact_v1. A call that changes nothing touches nothing. UA001 no such contact, UA002 a '
+    'new value for a deactivated contact, 23505 as in add_contact_v1, CHECKs for the form. Locks '
+    'the user. May be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.update_contact_v1(uuid, text, text, boolean) TO accounts_write;
 
 -- +goose StatementBegin
@@ -353,8 +353,8 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.deactivate_contact_v1(uuid) IS
     'Deactivates a contact: it stays as history and its value is free again. One that is '
-    'deactivated already stays as it is and touches nothing. UA001 no such contact. Locks the user. '
-    'May be repeated.';
+    'deactivated already stays as it is and touches nothing. UA001 no such contact. Locks the '
+    'user. May be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.deactivate_contact_v1(uuid) TO accounts_write;
 
 -- +goose Down

@@ -46,8 +46,8 @@ CREATE TABLE accounts.user_group_write_v1 (
     CONSTRAINT user_group_write_v1_is_a_contract CHECK (false) NO INHERIT
 );
 COMMENT ON TABLE accounts.user_group_write_v1 IS
-    'Contract: user_group_v1 after a write, the logical keys that the write touched, and its outbox '
-    'row (NULL if nothing changed).';
+    'Contract: user_group_v1 after a write, the logical keys that the write touched, and its '
+    'outbox row (NULL if nothing changed).';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.list_contact_types_v1()
@@ -85,7 +85,8 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.list_user_groups_v1() IS 'All user groups by name. No errors, no locks.';
+COMMENT ON FUNCTION accounts.list_user_groups_v1() IS
+    'All user groups by name. No errors, no locks.';
 GRANT EXECUTE ON FUNCTION accounts.list_user_groups_v1() TO accounts_read, accounts_write;
 
 -- +goose StatementBegin
@@ -171,11 +172,11 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.update_contact_type_v1(uuid, text, text) IS
-    'Renames a contact type or changes on_second; NULL leaves a part as it is. From allow to another '
-    'on_second it is 23505 user_contacts_single_active_key while a user has two active contacts of '
-    'the type. A change of on_second rewrites all contacts of the type if single changes. UA001, '
-    '23505 contact_types_name_key; CHECKs, contact_types_identifier_name_fixed among them. Locks '
-    'the type against new contacts. May be repeated.';
+    'Renames a contact type or changes on_second; NULL leaves a part as it is. From allow to '
+    'another on_second it is 23505 user_contacts_single_active_key while a user has two active '
+    'contacts of the type. A change of on_second rewrites all contacts of the type if single '
+    'changes. UA001, 23505 contact_types_name_key; CHECKs, contact_types_identifier_name_fixed '
+    'among them. Locks the type against new contacts. May be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.update_contact_type_v1(uuid, text, text) TO accounts_write;
 
 -- +goose StatementBegin
@@ -202,8 +203,8 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.create_user_group_v1(text) IS
-    'Creates a user group. 23505 user_groups_name_key; CHECK user_groups_name_form. A repetition is '
-    'refused.';
+    'Creates a user group. 23505 user_groups_name_key; CHECK user_groups_name_form. A repetition '
+    'is refused.';
 GRANT EXECUTE ON FUNCTION accounts.create_user_group_v1(text) TO accounts_write;
 
 -- +goose StatementBegin

@@ -26,8 +26,8 @@ CREATE TABLE accounts.membership_write_v1 (
     CONSTRAINT membership_write_v1_is_a_contract CHECK (false) NO INHERIT
 );
 COMMENT ON TABLE accounts.membership_write_v1 IS
-    'Contract: membership_v1 after a write, the logical keys that the write touched, and its outbox '
-    'row (NULL if nothing changed).';
+    'Contract: membership_v1 after a write, the logical keys that the write touched, and its '
+    'outbox row (NULL if nothing changed).';
 
 CREATE TABLE accounts.membership_result_v1 (
     user_id uuid NOT NULL,
@@ -88,7 +88,8 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.get_user_membership_v1(uuid, uuid) IS
-    'The membership of a user in a group, active or not. A miss is zero rows. No errors, no locks.';
+    'The membership of a user in a group, active or not. A miss is zero rows. No errors, no '
+    'locks.';
 GRANT EXECUTE ON FUNCTION accounts.get_user_membership_v1(uuid, uuid)
     TO accounts_read, accounts_write;
 
@@ -149,7 +150,9 @@ BEGIN
         UPDATE accounts.users AS u
            SET version = u.version + 1,
                updated_at = greatest(clock_timestamp(), u.updated_at + interval '1 microsecond')
-         WHERE u.id IN (SELECT c.user_id FROM changed AS c UNION ALL SELECT e.user_id FROM ended AS e)
+         WHERE u.id IN (SELECT c.user_id FROM changed AS c
+                         UNION ALL
+                        SELECT e.user_id FROM ended AS e)
         RETURNING u.id
     )
     SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO v_changed FROM raised AS r;
@@ -207,8 +210,8 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.set_membership_v1(uuid, uuid, boolean) IS
     'Makes a user a member of a group, or ends the membership, and returns it. Zero rows when a '
-    'membership that never was is ended. A state that is already so touches nothing. UA001 no such '
-    'user or group. Locks the user. May be repeated.';
+    'membership that never was is ended. A state that is already so touches nothing. UA001 no '
+    'such user or group. Locks the user. May be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.set_membership_v1(uuid, uuid, boolean) TO accounts_write;
 
 -- +goose Down

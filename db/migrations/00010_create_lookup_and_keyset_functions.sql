@@ -41,8 +41,8 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.lookup_users_v1(text[]) IS
-    'get_user_by_identifier_v1 for each of the identifiers, in their order; what names nobody has no '
-    'row. No errors, no locks; may be repeated.';
+    'get_user_by_identifier_v1 for each of the identifiers, in their order; what names nobody has '
+    'no row. No errors, no locks; may be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.lookup_users_v1(text[]) TO accounts_read, accounts_write;
 
 -- +goose StatementBegin
@@ -79,9 +79,9 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.list_users_after_v1(integer, uuid, boolean, uuid, timestamptz) IS
-    'The users after p_after_id (NULL: from the first) in the order of their ids, which is the order '
-    'of creation: stable under concurrent inserts, and every page costs the same. NULL leaves a '
-    'filter out. p_updated_since reads the users up to a full page. No errors, no locks.';
+    'The users after p_after_id (NULL: from the first) in the order of their ids, which is the '
+    'order of creation: stable under concurrent inserts, and every page costs the same. NULL '
+    'leaves a filter out. p_updated_since reads the users up to a full page. No errors, no locks.';
 GRANT EXECUTE ON FUNCTION accounts.list_users_after_v1(integer, uuid, boolean, uuid, timestamptz)
     TO accounts_read, accounts_write;
 

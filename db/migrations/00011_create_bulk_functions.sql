@@ -14,8 +14,9 @@ CREATE TABLE accounts.bulk_user_result_v1 (
     CONSTRAINT bulk_user_result_v1_is_a_contract CHECK (false) NO INHERIT
 );
 COMMENT ON TABLE accounts.bulk_user_result_v1 IS
-    'Contract: what became of one row of a bulk call: created, exists, merged, conflict or invalid, '
-    'why, which user, the logical keys that it touched, and the one outbox row of the call.';
+    'Contract: what became of one row of a bulk call: created, exists, merged, conflict or '
+    'invalid, why, which user, the logical keys that it touched, and the one outbox row of the '
+    'call.';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.profile_fault_v1(
@@ -224,13 +225,13 @@ $$;
 COMMENT ON FUNCTION accounts.bulk_create_users_v1(
     integer[], text[], text[], text[], jsonb[], text, boolean) IS
     'Creates a user with a phone, groups ("client,driver") and a profile for each row; all arrays '
-    'have one length, row numbers are distinct, one call takes one or two thousand rows. Returns one '
-    'row per row: created; exists (skip); merged (merge: union of groups, merge patch of the '
+    'have one length, row numbers are distinct, one call takes one or two thousand rows. Returns '
+    'one row per row: created; exists (skip); merged (merge: union of groups, merge patch of the '
     'profile); conflict (duplicate within the call, or with p_on_conflict = error taken, and then '
-    'nothing at all is written); invalid (unknown_group, or what profile_fault_v1 says). With p_dry_run the same code says what '
-    'would happen and writes nothing. 40001 when a phone is taken meanwhile: repeat the call. '
-    'CHECKs for phones and profiles. Locks merged users in primary-key order. May be repeated: what '
-    'exists is not created again.';
+    'nothing at all is written); invalid (unknown_group, or what profile_fault_v1 says). With '
+    'p_dry_run the same code says what would happen and writes nothing. 40001 when a phone is '
+    'taken meanwhile: repeat the call. CHECKs for phones and profiles. Locks merged users in '
+    'primary-key order. May be repeated: what exists is not created again.';
 GRANT EXECUTE ON FUNCTION accounts.bulk_create_users_v1(
     integer[], text[], text[], text[], jsonb[], text, boolean) TO accounts_write;
 

@@ -86,7 +86,8 @@ CREATE TABLE accounts.import_chunk_v1 (
     CONSTRAINT import_chunk_v1_is_a_contract CHECK (false) NO INHERIT
 );
 COMMENT ON TABLE accounts.import_chunk_v1 IS
-    'Contract: the job that a chunk was done of, the logical keys that it touched, its outbox row.';
+    'Contract: the job that a chunk was done of, the logical keys that it touched, its outbox '
+    'row.';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.get_import_job_v1(
@@ -287,6 +288,44 @@ COMMENT ON FUNCTION accounts.start_import_job_v1(uuid) IS
 GRANT EXECUTE ON FUNCTION accounts.start_import_job_v1(uuid) TO accounts_write;
 
 -- +goose StatementBegin
+CREATE FUNCTION accounts.delete_import_jobs_v1(
+    p_job_id uuid,
+    p_staging_older_than_hours integer,
+    p_finished_older_than_days integer
+)
+RETURNS bigint
+LANGUAGE plpgsql
+VOLATILE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_deleted bigint;
+BEGIN
+    DELETE FROM accounts.import_jobs AS j
+     WHERE j.id IN (SELECT o.id
+                      FROM accounts.import_jobs AS o
+                     WHERE (o.phase = 'staging'
+                            AND (o.id = p_job_id
+                                 OR o.created_at < clock_timestamp()
+                                        - make_interval(hours => p_staging_older_than_hours)))
+                        OR o.finished_at < clock_timestamp()
+                               - make_interval(days => p_finished_older_than_days)
+                     ORDER BY o.id
+                       FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_deleted = ROW_COUNT;
+    RETURN v_deleted;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.delete_import_jobs_v1(uuid, integer, integer) IS
+    'Deletes with their rows: the job p_job_id if it is still staging (NULL: none), jobs whose '
+    'staging was abandoned, and jobs that ended long ago. Returns how many. Locked jobs are '
+    'skipped. May be repeated.';
+GRANT EXECUTE ON FUNCTION accounts.delete_import_jobs_v1(uuid, integer, integer)
+    TO accounts_write;
+
+-- +goose StatementBegin
 CREATE FUNCTION accounts.run_import_chunk_v1(
     p_limit integer
 )
@@ -361,14 +400,15 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.run_import_chunk_v1(integer) IS
     'Does the next p_limit rows of the oldest unfinished job that nobody else works on, in one '
-    'transaction: rows, results and progress are committed together, so that a job goes on where it '
-    'stopped and does nothing twice. Zero rows when there is nothing to do. 40001 as '
+    'transaction: rows, results and progress are committed together, so that a job goes on where '
+    'it stopped and does nothing twice. Zero rows when there is nothing to do. 40001 as '
     'bulk_create_users_v1. Locks the job; a locked one is skipped.';
 GRANT EXECUTE ON FUNCTION accounts.run_import_chunk_v1(integer) TO accounts_write;
 
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
 DROP FUNCTION accounts.run_import_chunk_v1(integer);
+DROP FUNCTION accounts.delete_import_jobs_v1(uuid, integer, integer);
 DROP FUNCTION accounts.start_import_job_v1(uuid);
 DROP FUNCTION accounts.stage_import_rows_v1(
     uuid, integer[], text[], text[], text[], text[], text[]);

@@ -38,6 +38,8 @@ type Service struct {
 
 	userLife, dictionaryLife time.Duration
 	schemaVersion            int64
+
+	staged chan struct{} // wakes RunImports
 }
 
 // New returns the service.

@@ -38,12 +38,17 @@ const (
 )
 
 // BulkRow is one user to be created. Number is the caller's, for the result. A nil Profile is empty.
+// A row with a Fault is only reported.
 type BulkRow struct {
 	Number  int
 	Phone   string
 	Groups  []string // names
 	Profile json.RawMessage
+	Fault   *RowFault
 }
+
+// RowFault says what is wrong with a row, and in which column.
+type RowFault struct{ Code, Column string }
 
 // BulkResult says what became of every row. The counts add up to the number of rows.
 type BulkResult struct {
@@ -92,16 +97,12 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 	}
 	for i, row := range rows {
 		result.Rows[i] = RowResult{Number: row.Number}
-		normalized, err := s.parser.Canonical(identifier.Phone, row.Phone)
-		switch {
-		case err != nil:
-			result.Rows[i].set(RowInvalid, fieldOf("phone", err).Code, "phone", nil)
+		normalized, fault := s.checkRow(row)
+		if fault != nil {
+			result.Rows[i].set(RowInvalid, fault.Code, fault.Column, nil)
 			continue
-		case slices.ContainsFunc(row.Groups, func(name string) bool { return strings.Contains(name, ",") }):
-			// No group has a comma in its name, and the function separates names by it.
-			result.Rows[i].set(RowInvalid, "unknown_group", "user_groups", nil)
-			continue
-		case seen[normalized]:
+		}
+		if seen[normalized] {
 			result.Rows[i].set(RowConflict, "duplicate", "phone", nil)
 			continue
 		}
@@ -123,6 +124,22 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 		return BulkResult{}, conflictError(result.Rows)
 	}
 	return result, nil
+}
+
+// checkRow returns the canonical phone of a row, or what is wrong with the row by itself.
+func (s *Service) checkRow(row BulkRow) (string, *RowFault) {
+	if row.Fault != nil {
+		return "", row.Fault
+	}
+	if slices.ContainsFunc(row.Groups, func(name string) bool { return strings.Contains(name, ",") }) {
+		// No group has a comma in its name, and the functions separate names by it.
+		return "", &RowFault{Code: "unknown_group", Column: "user_groups"}
+	}
+	normalized, err := s.parser.Canonical(identifier.Phone, row.Phone)
+	if err != nil {
+		return "", &RowFault{Code: fieldOf("phone", err).Code, Column: "phone"}
+	}
+	return normalized, nil
 }
 
 // bulkWrite runs one chunk and puts its results where they belong.

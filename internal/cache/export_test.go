@@ -185,3 +185,6 @@ func (c *Cache) RunInvalidate(ctx context.Context, touched ...string) (string, e
 func (c *Cache) RunAttach(ctx context.Context, runID string, system int64, timeline int) (string, error) {
 	return c.scripts.attach.Run(ctx, c.redis, []string{genKey, dirtyKey}, runID, system, timeline, dirtyLife.Milliseconds()).Text()
 }
+
+// Follow makes pos what this process knows of its primary.
+func (c *Cache) Follow(pos postgres.Position) { c.source.known.Store(&pos) }

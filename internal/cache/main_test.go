@@ -21,6 +21,7 @@ import (
 	"github.com/payment-services/accounts/internal/cache"
 	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/dbgen/write"
+	"github.com/payment-services/accounts/internal/errcode"
 	"github.com/payment-services/accounts/internal/identifier"
 	"github.com/payment-services/accounts/internal/pgtest"
 	"github.com/payment-services/accounts/internal/postgres"
@@ -64,7 +65,7 @@ func newProcess(t *testing.T, writeURL, readURL, redisURL string) *process {
 		URL: redisURL, Primary: primary, Replica: replica, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	t.Cleanup(func() { _ = c.Close() }) // some tests have done so
 	parser, err := identifier.NewParser("RU")
 	require.NoError(t, err)
 	service := accounts.New(accounts.Config{
@@ -275,4 +276,18 @@ func execute(t *testing.T, url, sql string, args ...any) {
 	defer conn.Close(context.Background())
 	_, err = conn.Exec(t.Context(), sql, args...)
 	require.NoError(t, err)
+}
+
+// readQuerier is what a query gets.
+type readQuerier = read.Querier
+
+var errNoRows = pgx.ErrNoRows
+
+// requireUnavailable is for answers that say: try again later.
+func requireUnavailable(t *testing.T, err error) {
+	t.Helper()
+	var coded *errcode.Error
+	require.ErrorAs(t, err, &coded)
+	require.Equal(t, errcode.Database, coded.Code)
+	require.NotZero(t, coded.RetryAfter)
 }

@@ -72,7 +72,7 @@ func (a *API) getReadiness(ctx context.Context, w *response, _ *input) error {
 }
 
 func (a *API) getOpenAPI(_ context.Context, w *response, _ *input) error {
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = applicationJSON
 	w.send(http.StatusOK, a.document)
 	return nil
 }

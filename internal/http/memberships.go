@@ -23,7 +23,7 @@ type Membership struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-// MembershipList is the memberships of a user.
+// MembershipList is the active memberships of a user.
 type MembershipList struct {
 	Items []Membership `json:"items" nullable:"false"`
 }
@@ -42,7 +42,7 @@ var memberParam = &huma.Param{
 func (a *API) addMemberships() {
 	a.add(route{
 		method: http.MethodGet, path: "/accounts/user-group-memberships", id: "list-user-group-memberships", tag: tagMemberships,
-		summary: "The memberships of a user, active or not", access: readAccess,
+		summary: "The active memberships of a user, by group name", access: readAccess,
 		params: []*huma.Param{memberParam},
 		status: http.StatusOK, result: reflect.TypeFor[MembershipList](), headers: []string{"X-Cache", "X-Data-Source"},
 		errors: []errcode.Code{errcode.NotFound}, handle: a.listMemberships,

@@ -66,7 +66,7 @@ func (w *response) answer(status int, a accounts.Answer) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = applicationJSON
 	w.send(status, a.Body)
 }
 
@@ -76,7 +76,7 @@ func (w *response) json(status int, v any) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = applicationJSON
 	w.send(status, body)
 	return nil
 }

@@ -50,7 +50,7 @@ type pool struct {
 
 // open makes the pool of the server called name. No connection is made yet, so the server may
 // still be down.
-func (cfg Config) open(name string, lifetime time.Duration, adjust func(*pgx.ConnConfig)) (*pool, error) {
+func (cfg Config) open(name string, lifetime time.Duration, adjust func(*pgxpool.Config)) (*pool, error) {
 	pc, err := pgxpool.ParseConfig(cfg.URL)
 	if err != nil {
 		// The cause quotes the connection string, which holds a password.
@@ -70,7 +70,7 @@ func (cfg Config) open(name string, lifetime time.Duration, adjust func(*pgx.Con
 	}
 	params["statement_timeout"] = strconv.FormatInt(statementTimeout.Milliseconds(), 10)
 	params["lock_timeout"] = strconv.FormatInt(lockTimeout.Milliseconds(), 10)
-	adjust(pc.ConnConfig)
+	adjust(pc)
 	pgxPool, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
 		return nil, fmt.Errorf("open the pool of the %s: %w", name, err)

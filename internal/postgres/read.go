@@ -31,7 +31,7 @@ type Replica struct{ pool *pool }
 
 // OpenReplica makes the read pool. The server may still be down.
 func OpenReplica(cfg Config) (*Replica, error) {
-	p, err := cfg.open("read server", replicaConnLifetime, func(*pgx.ConnConfig) {})
+	p, err := cfg.open("read server", replicaConnLifetime, func(*pgxpool.Config) {})
 	if err != nil {
 		return nil, err
 	}

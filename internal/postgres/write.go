@@ -45,7 +45,12 @@ type Primary struct {
 
 // OpenPrimary makes the write pool. The server may still be down.
 func OpenPrimary(cfg Config) (*Primary, error) {
-	p, err := cfg.open("primary", primaryConnLifetime, func(cc *pgx.ConnConfig) {
+	p, err := cfg.open("primary", primaryConnLifetime, func(pc *pgxpool.Config) {
+		// A write that is sent into a connection that died unnoticed has an unknown outcome. A round
+		// trip before each is cheap beside its commit.
+		pc.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
+		pc.PingTimeout = connectTimeout
+		cc := pc.ConnConfig
 		if cc.ValidateConnect == nil {
 			// HAProxy or a list of hosts may lead to a node that was demoted a moment ago.
 			cc.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite

@@ -17,3 +17,10 @@ SELECT * FROM accounts.start_import_job_v1(p_job_id => @job_id);
 
 -- name: RunImportChunkV1 :one
 SELECT * FROM accounts.run_import_chunk_v1(p_limit => @row_limit);
+
+-- name: DeleteImportJobsV1 :one
+SELECT accounts.delete_import_jobs_v1(
+    p_job_id => sqlc.narg('job_id'),
+    p_staging_older_than_hours => @staging_older_than_hours,
+    p_finished_older_than_days => @finished_older_than_days
+);

@@ -37,6 +37,21 @@ func (q *Queries) CreateImportJobV1(ctx context.Context, onConflict string, dryR
 	return i, err
 }
 
+const DeleteImportJobsV1 = `-- name: DeleteImportJobsV1 :one
+SELECT accounts.delete_import_jobs_v1(
+    p_job_id => $1,
+    p_staging_older_than_hours => $2,
+    p_finished_older_than_days => $3
+)
+`
+
+func (q *Queries) DeleteImportJobsV1(ctx context.Context, jobID *uuid.UUID, stagingOlderThanHours int32, finishedOlderThanDays int32) (int64, error) {
+	row := q.db.QueryRow(ctx, DeleteImportJobsV1, jobID, stagingOlderThanHours, finishedOlderThanDays)
+	var delete_import_jobs_v1 int64
+	err := row.Scan(&delete_import_jobs_v1)
+	return delete_import_jobs_v1, err
+}
+
 const RunImportChunkV1 = `-- name: RunImportChunkV1 :one
 SELECT job_id, touched, outbox_id FROM accounts.run_import_chunk_v1(p_limit => $1)
 `

@@ -20,6 +20,7 @@ type Querier interface {
 	CreateUserV1(ctx context.Context, arg CreateUserV1Params) (UserWriteV1, error)
 	DeactivateContactV1(ctx context.Context, contactID uuid.UUID) (ContactWriteV1, error)
 	DeleteCacheOutboxV1(ctx context.Context, ids []int64) error
+	DeleteImportJobsV1(ctx context.Context, jobID *uuid.UUID, stagingOlderThanHours int32, finishedOlderThanDays int32) (int64, error)
 	RunImportChunkV1(ctx context.Context, rowLimit int32) (ImportChunkV1, error)
 	SetMembershipV1(ctx context.Context, userID uuid.UUID, groupID uuid.UUID, isActive bool) (MembershipWriteV1, error)
 	SetMembershipsV1(ctx context.Context, groupID uuid.UUID, userIds []uuid.UUID, isActive bool) ([]MembershipResultV1, error)

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func connect(t *testing.T) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), pgtest.Shared(t).SuperURL)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func TestCommittedCatalogIsFresh(t *testing.T) {
+	t.Parallel()
+	files, err := readCatalog(t.Context(), connect(t))
+	require.NoError(t, err)
+	require.NoError(t, files.compare("../../db"))
+}
+
+// Every file creates its function again as it is.
+func TestFunctionFilesCanBeExecuted(t *testing.T) {
+	t.Parallel()
+	conn := connect(t)
+	before, err := readCatalog(t.Context(), conn)
+	require.NoError(t, err)
+	for path, text := range before {
+		if path != contractFile {
+			_, err := conn.PgConn().Exec(t.Context(), text).ReadAll()
+			require.NoError(t, err, path)
+		}
+	}
+	after, err := readCatalog(t.Context(), conn)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}
+
+func TestWriteAndCompare(t *testing.T) {
+	t.Parallel()
+	conn := connect(t)
+	dir := t.TempDir()
+	first, err := readCatalog(t.Context(), conn)
+	require.NoError(t, err)
+	require.ErrorContains(t, first.compare(dir), "contract.txt is stale")
+	require.NoError(t, first.write(dir))
+	require.NoError(t, first.compare(dir))
+
+	_, err = conn.Exec(t.Context(), `
+		DROP FUNCTION accounts.list_user_groups_v1();
+		GRANT EXECUTE ON FUNCTION accounts.merge_patch_v1(jsonb, jsonb) TO PUBLIC;
+		CREATE FUNCTION accounts.fresh_v1(p_a integer DEFAULT 1) RETURNS text LANGUAGE plpgsql AS 'BEGIN END'`)
+	require.NoError(t, err)
+	second, err := readCatalog(t.Context(), conn)
+	require.NoError(t, err)
+	err = second.compare(dir)
+	for _, stale := range []string{
+		"list_user_groups_v1.sql: there is no such function", "merge_patch_v1.sql is stale", "fresh_v1.sql is stale", "contract.txt is stale",
+	} {
+		require.ErrorContains(t, err, stale)
+	}
+	require.NotContains(t, err.Error(), "create_user_v1")
+	require.NoError(t, second.write(dir))
+	require.NoError(t, second.compare(dir))
+	require.NoFileExists(t, filepath.Join(dir, "functions", "list_user_groups_v1.sql"))
+	contract, err := os.ReadFile(filepath.Join(dir, contractFile))
+	require.NoError(t, err)
+	require.Contains(t, string(contract), `
+accounts.fresh_v1(p_a integer DEFAULT 1)
+    RETURNS text
+    VOLATILE PARALLEL UNSAFE
+    EXECUTE: PUBLIC
+`)
+}
+
+func TestLiteral(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "    'it''s'", literal("it's"))
+	require.Equal(t, "    ''", literal(""))
+}

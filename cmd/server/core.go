@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/payment-services/accounts/db"
+	"github.com/payment-services/accounts/internal/accounts"
+	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/identifier"
+	"github.com/payment-services/accounts/internal/postgres"
+)
+
+// core is the domain with everything below it.
+type core struct {
+	log      *slog.Logger
+	closeLog func() error
+	primary  *postgres.Primary
+	replica  *postgres.Replica
+	cache    *cache.Cache
+	accounts *accounts.Service
+}
+
+// openCore connects to nothing yet; servers may be down. Without a LOG_DIR the log goes to logTo. All
+// that is wrong with cfg is in one error.
+func openCore(cfg Core, logTo *os.File, metrics prometheus.Registerer) (_ *core, err error) {
+	c := &core{}
+	var problems []string
+	note := func(name string, err error) {
+		if err != nil {
+			problems = append(problems, name+err.Error())
+		}
+	}
+	c.log, c.closeLog, err = newLogger(cfg, logTo)
+	note("", err)
+	parser, err := identifier.NewParser(cfg.PhoneRegion)
+	note("DEFAULT_PHONE_REGION: ", err)
+	c.primary, err = postgres.OpenPrimary(postgres.Config{URL: cfg.WriteURL, MaxConns: cfg.WriteConns})
+	note("DATABASE_WRITE_URL: ", err)
+	c.replica, err = postgres.OpenReplica(postgres.Config{URL: cfg.ReadURL, MaxConns: cfg.ReadConns})
+	note("DATABASE_READ_URL: ", err)
+	if len(problems) > 0 {
+		return nil, configError(problems)
+	}
+	redis.SetLogger(redisLogger{c.log})
+	c.cache, err = cache.New(cache.Config{
+		URL: cfg.RedisURL, Primary: c.primary, Replica: c.replica, Logger: c.log, Metrics: metrics,
+	})
+	if err != nil {
+		return nil, configError([]string{"REDIS_URL: " + err.Error()})
+	}
+	version, err := db.LatestVersion()
+	if err != nil {
+		return nil, err
+	}
+	c.accounts = accounts.New(accounts.Config{
+		Primary: c.primary, Cache: c.cache, Parser: parser,
+		UserLife: cfg.UserLife, DictionaryLife: cfg.DictionaryLife, SchemaVersion: version,
+	})
+	return c, nil
+}
+
+func (c *core) close() error {
+	c.primary.Close()
+	c.replica.Close()
+	return errors.Join(c.cache.Close(), c.closeLog())
+}
+
+// redisLogger keeps go-redis from writing to standard error: what it has to say is in the errors
+// that it returns, too.
+type redisLogger struct{ *slog.Logger }
+
+func (l redisLogger) Printf(ctx context.Context, format string, v ...any) {
+	l.DebugContext(ctx, "redis client", "message", fmt.Sprintf(format, v...))
+}
+
+// newLogger makes the logger, to out unless there is a LOG_DIR, and returns how to close its file.
+func newLogger(cfg Core, out *os.File) (*slog.Logger, func() error, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		return nil, nil, errors.New("LOG_LEVEL: want debug, info, warn or error")
+	}
+	closeFile := func() error { return nil }
+	if cfg.LogDir != "" {
+		file, err := os.OpenFile(filepath.Join(cfg.LogDir, "accounts.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, nil, fmt.Errorf("LOG_DIR: %w", err)
+		}
+		out, closeFile = file, file.Close
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch cfg.LogFormat {
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, options)), closeFile, nil
+	case "text":
+		return slog.New(slog.NewTextHandler(out, options)), closeFile, nil
+	default:
+		return nil, nil, errors.New("LOG_FORMAT: want json or text")
+	}
+}
