@@ -93,10 +93,11 @@ func (s *Service) write(ctx context.Context, fn func(context.Context, write.Quer
 	return err
 }
 
-// read runs an uncached read that belongs to keys; what is not there becomes missing.
-func (s *Service) read(ctx context.Context, keys []cache.Key, missing *errcode.Error, query cache.Query) (Origin, error) {
+// read runs an uncached read that belongs to keys; what is not there becomes missing
+// (nil for lists, which are never missing).
+func (s *Service) read(ctx context.Context, keys []cache.Key, missing error, query cache.Query) (Origin, error) {
 	source, err := s.cache.Read(ctx, keys, query)
-	if errors.Is(err, pgx.ErrNoRows) {
+	if errors.Is(err, pgx.ErrNoRows) && missing != nil {
 		err = missing
 	}
 	return Origin{Cache: cache.Bypass, Source: source}, err
