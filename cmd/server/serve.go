@@ -43,8 +43,8 @@ func serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, core.close()) }()
-	registerPool(registry, "primary", core.primary.Stat)
-	registerPool(registry, "replica", core.replica.Stat)
+	core.primary.Register(registry)
+	core.replica.Register(registry)
 	log := core.log
 
 	authRedis, err := auth.NewRedis(cfg.AuthRedisURL)

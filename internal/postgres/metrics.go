@@ -1,22 +1,27 @@
-package main
+package postgres
 
 import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// registerPool publishes the counters of one connection pool.
-func registerPool(r prometheus.Registerer, pool string, stat func() *pgxpool.Stat) {
-	labels := prometheus.Labels{"pool": pool}
-	gauge := func(name, help string, value func(*pgxpool.Stat) float64) {
+// Register publishes the counters of the pool.
+func (p *Primary) Register(r prometheus.Registerer) { p.pool.register(r, "primary") }
+
+// Register publishes the counters of the pool.
+func (r *Replica) Register(to prometheus.Registerer) { r.pool.register(to, "replica") }
+
+func (p *pool) register(r prometheus.Registerer, name string) {
+	labels := prometheus.Labels{"pool": name}
+	gauge := func(metric, help string, value func(*pgxpool.Stat) float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(
-			prometheus.GaugeOpts{Name: "accounts_pool_" + name, Help: help, ConstLabels: labels},
-			func() float64 { return value(stat()) }))
+			prometheus.GaugeOpts{Name: "accounts_pool_" + metric, Help: help, ConstLabels: labels},
+			func() float64 { return value(p.Stat()) }))
 	}
-	counter := func(name, help string, value func(*pgxpool.Stat) float64) {
+	counter := func(metric, help string, value func(*pgxpool.Stat) float64) {
 		r.MustRegister(prometheus.NewCounterFunc(
-			prometheus.CounterOpts{Name: "accounts_pool_" + name, Help: help, ConstLabels: labels},
-			func() float64 { return value(stat()) }))
+			prometheus.CounterOpts{Name: "accounts_pool_" + metric, Help: help, ConstLabels: labels},
+			func() float64 { return value(p.Stat()) }))
 	}
 	gauge("acquired_connections", "Connections in use.",
 		func(s *pgxpool.Stat) float64 { return float64(s.AcquiredConns()) })

@@ -1,0 +1,82 @@
+// Package accounts_test holds the rules of the tree: which package may know what.
+package accounts_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/payment-services/accounts/"
+
+// imports returns what each package of the module imports, tests left out.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...").Output()
+	require.NoError(t, err)
+	packages := map[string][]string{}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		packages[strings.TrimPrefix(words[0], module)] = words[1:]
+	}
+	require.Contains(t, packages, "internal/http")
+	return packages
+}
+
+// A request flows http -> accounts -> cache -> dbgen -> function; nothing flows back.
+func TestLayersDoNotReachPastTheNext(t *testing.T) {
+	t.Parallel()
+	forbidden := map[string][]string{
+		"internal/http": {"github.com/jackc/pgx", "github.com/redis/go-redis", module + "internal/postgres",
+			module + "internal/dbgen", module + "db"},
+		"internal/accounts": {"net/http", "github.com/redis/go-redis", "github.com/go-chi", module + "internal/http",
+			module + "internal/auth"},
+		"internal/cache":       {"net/http", module + "internal/accounts", module + "internal/http"},
+		"internal/postgres":    {"net/http", module + "internal/accounts", module + "internal/cache"},
+		"internal/identifier":  {module, "github.com/jackc/pgx", "net/http"},
+		"internal/errcode":     {module, "net/http"},
+		"internal/spreadsheet": {module, "net/http"},
+	}
+	packages := imports(t)
+	for name, prefixes := range forbidden {
+		for _, imported := range packages[name] {
+			for _, prefix := range prefixes {
+				require.False(t, strings.HasPrefix(imported, prefix), "%s imports %s", name, imported)
+			}
+		}
+	}
+}
+
+func TestOnlyPostgresKnowsThePool(t *testing.T) {
+	t.Parallel()
+	for name, imported := range imports(t) {
+		if name != "internal/postgres" {
+			require.NotContains(t, imported, "github.com/jackc/pgx/v5/pgxpool", name)
+		}
+	}
+}
+
+// Configuration comes from cmd/server; the other packages take values. pgtest and the tests look for
+// programs and folders of the machine.
+func TestOnlyCommandsReadTheEnvironment(t *testing.T) {
+	t.Parallel()
+	allowed := []string{"cmd", "test", "bench", filepath.Join("internal", "pgtest")}
+	err := filepath.WalkDir(".", func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
+			strings.HasSuffix(path, "_mutation.go") ||
+			slices.ContainsFunc(allowed, func(dir string) bool { return strings.HasPrefix(path, dir+string(filepath.Separator)) }) {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, call := range []string{"os.Getenv", "os.LookupEnv", "os.Environ"} {
+			require.NotContains(t, string(text), call, path)
+		}
+		return err
+	})
+	require.NoError(t, err)
+}
