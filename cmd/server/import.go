@@ -99,12 +99,17 @@ func finish(ctx context.Context, core *core, job accounts.ImportJob) (accounts.I
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		bar = progressbar.Default(int64(job.Total), "importing")
 	}
+	var lastLook time.Time
 	lastLog := time.Now()
 	for !job.Finished() {
 		worked, err := core.accounts.RunImportChunk(ctx)
 		if err != nil {
 			return job, err
 		}
+		if worked && time.Since(lastLook) < progressInterval {
+			continue
+		}
+		lastLook = time.Now()
 		if job, err = core.accounts.Import(ctx, job.ID); err != nil {
 			return job, err
 		}

@@ -98,6 +98,7 @@ BEGIN
                            WHEN i.nth > 1 THEN 'duplicate'
                            WHEN c.user_id IS NOT NULL AND p_on_conflict = 'error' THEN 'taken'
                       END AS code
+               OFFSET 0 -- a fence: evaluated once, not wherever code is used
            ) AS s;
     SELECT p_on_conflict = 'error' AND bool_or(r.status = 'conflict')
       INTO v_refused
@@ -137,7 +138,8 @@ BEGIN
                                                        AND m.is_active)) AS changes
                  FROM accounts.users AS u
                 WHERE r.status = 'exists'
-                  AND u.id = r.user_id) AS m ON true;
+                  AND u.id = r.user_id
+               OFFSET 0) AS m ON true;
     END IF;
 
     IF NOT p_dry_run AND NOT v_refused THEN

@@ -204,7 +204,8 @@ BEGIN
     INSERT INTO accounts.import_rows
            (job_id, row_no, phone, normalized, user_groups, status, code, field)
     SELECT p_job_id, i.row_no, i.phone, nullif(i.normalized, ''), i.group_names,
-           CASE WHEN i.code <> '' THEN 'invalid' END, nullif(i.code, ''), nullif(i.field, '')
+           CASE i.code WHEN '' THEN NULL WHEN 'duplicate' THEN 'conflict' ELSE 'invalid' END,
+           nullif(i.code, ''), nullif(i.field, '')
       FROM unnest(p_row_nos, p_phones, p_phones_normalized, p_group_names, p_codes, p_fields)
            AS i (row_no, phone, normalized, group_names, code, field)
         ON CONFLICT (job_id, row_no) DO NOTHING;
@@ -213,8 +214,9 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.stage_import_rows_v1(
     uuid, integer[], text[], text[], text[], text[], text[]) IS
-    'Adds rows to a job in the phase staging. A row with a code is invalid from the start. Empty '
-    'texts stand for NULL. UA001. Locks the job. May be repeated: rows that are there stay.';
+    'Adds rows to a job in the phase staging. A row with a code is not imported: duplicate is a '
+    'conflict, everything else invalid. Empty texts stand for NULL. UA001. Locks the job. May be '
+    'repeated: rows that are there stay.';
 GRANT EXECUTE ON FUNCTION accounts.stage_import_rows_v1(
     uuid, integer[], text[], text[], text[], text[], text[]) TO accounts_write;
 
@@ -241,17 +243,6 @@ BEGIN
     END IF;
 
     IF v_job.phase = 'staging' THEN
-        -- A phone that comes twice in a file counts once; chunks see a part of the file only.
-        UPDATE accounts.import_rows AS r
-           SET status = 'conflict', code = 'duplicate', field = 'phone'
-          FROM (SELECT d.row_no,
-                       row_number() OVER (PARTITION BY d.normalized ORDER BY d.row_no) AS nth
-                  FROM accounts.import_rows AS d
-                 WHERE d.job_id = p_job_id
-                   AND d.status IS NULL) AS n
-         WHERE r.job_id = p_job_id
-           AND r.row_no = n.row_no
-           AND n.nth > 1;
         IF v_job.on_conflict = 'error' THEN
             UPDATE accounts.import_rows AS r
                SET status = 'conflict', code = 'taken', field = 'phone', user_id = c.user_id
@@ -282,9 +273,8 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.start_import_job_v1(uuid) IS
-    'Ends the phase staging: marks phones that come twice, and with on_conflict = error fails the '
-    'job, with nothing written, if a phone is taken or comes twice. UA001. Locks the job. May be '
-    'repeated.';
+    'Ends the phase staging; with on_conflict = error fails the job, with nothing written, if a '
+    'phone is taken or comes twice. UA001. Locks the job. May be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.start_import_job_v1(uuid) TO accounts_write;
 
 -- +goose StatementBegin

@@ -159,6 +159,7 @@ func (s *Service) stage(ctx context.Context, rows []BulkRow, rest *upload, opts 
 
 func (s *Service) stageRows(ctx context.Context, jobID uuid.UUID, rows []BulkRow, rest *upload) error {
 	params := write.StageImportRowsV1Params{JobID: jobID}
+	seen := map[string]bool{} // 100,000 phones are 10 MB
 	flush := func() error {
 		if len(params.RowNos) == 0 {
 			return nil
@@ -171,8 +172,13 @@ func (s *Service) stageRows(ctx context.Context, jobID uuid.UUID, rows []BulkRow
 	}
 	add := func(row BulkRow) error {
 		normalized, fault := s.checkRow(row)
-		if fault == nil {
+		switch {
+		case fault != nil:
+		case seen[normalized]:
+			fault = &RowFault{Code: "duplicate", Column: columnPhone}
+		default:
 			fault = &RowFault{}
+			seen[normalized] = true
 		}
 		params.RowNos = append(params.RowNos, int32(row.Number))
 		params.Phones = append(params.Phones, row.Phone)
