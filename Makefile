@@ -22,6 +22,19 @@ test: ## run every test that needs no Docker, with the race detector
 	@scripts/install-deps --test
 	go test -race ./...
 
+# Without the race detector: more happens in the time.
+SEED ?= $(shell date +%s)
+MINUTES ?= 10
+.PHONY: test-cache
+test-cache: ## check the cache's histories under random faults: SEED=... MINUTES=... MUTATION=<a guard to switch off>
+	@scripts/install-deps --test
+	go test -v -count=1 -timeout=0 -run=Histories ./test/history -seed=$(SEED) -minutes=$(MINUTES) $(if $(MUTATION),-mutation=$(MUTATION))
+
+.PHONY: mutation
+mutation: ## switch off each guard of the cache protocol in turn; the tests must notice (<= 5 min)
+	@scripts/install-deps --test
+	go run ./test/mutation
+
 .PHONY: lint
 lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck
 	@unformatted=$$(gofmt -l .) && [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted; exit 1; }
@@ -33,12 +46,14 @@ build: ## build the server into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/server ./cmd/server
 
 .PHONY: generate
-generate: $(tools)/sqlc ## write the code and texts that are generated from db/
+generate: $(tools)/sqlc ## write what is generated from db/: internal/dbgen, db/functions, db/contract.txt
 	$(tools)/sqlc generate
+	go run ./cmd/dbcatalog db
 
 .PHONY: check-generated
-check-generated: generate ## fail if generate changes anything
-	git diff --exit-code -- db internal/dbgen
+check-generated: $(tools)/sqlc ## fail if generate would change anything
+	$(tools)/sqlc diff
+	go run ./cmd/dbcatalog -check db
 
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries

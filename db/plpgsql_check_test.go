@@ -1,5 +1,3 @@
-//go:build ci
-
 package db_test
 
 import (

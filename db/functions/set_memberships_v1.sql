@@ -50,7 +50,9 @@ BEGIN
         UPDATE accounts.users AS u
            SET version = u.version + 1,
                updated_at = greatest(clock_timestamp(), u.updated_at + interval '1 microsecond')
-         WHERE u.id IN (SELECT c.user_id FROM changed AS c UNION ALL SELECT e.user_id FROM ended AS e)
+         WHERE u.id IN (SELECT c.user_id FROM changed AS c
+                         UNION ALL
+                        SELECT e.user_id FROM ended AS e)
         RETURNING u.id
     )
     SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO v_changed FROM raised AS r;

@@ -95,6 +95,8 @@ type Cache struct {
 	metrics *metrics
 	log     *slog.Logger
 
+	invalidateTimeout time.Duration // a field for tests: a busy machine is no broken Redis
+
 	tokenPrefix string // tells the leases of this process from those of others
 	tokens      atomic.Uint64
 }
@@ -109,6 +111,8 @@ func New(cfg Config) (*Cache, error) {
 		outbox:      newOutbox(),
 		log:         cfg.Logger,
 		tokenPrefix: randomPrefix(),
+
+		invalidateTimeout: invalidateTimeout,
 	}
 	c.metrics = newMetrics(cfg.Metrics, c)
 	client, err := connect(cfg.URL, c.hello)
@@ -236,7 +240,8 @@ func (c *Cache) Read(ctx context.Context, keys []Key, query Query) (Source, erro
 	return o.source, err
 }
 
-// Primary runs query on the primary, for those who must not be answered from anything else.
+// Primary runs query on the primary, for those who must not be answered from anything else: with the
+// primary down it fails.
 func (c *Cache) Primary(ctx context.Context, query Query) error {
 	_, err := c.source.primary.Read(ctx, query)
 	return err
@@ -280,7 +285,7 @@ func (c *Cache) Invalidate(ctx context.Context, touched []string, outbox *int64)
 func (c *Cache) invalidateSoon(ctx context.Context, keys, deps []string) error {
 	for {
 		n := min(len(keys), invalidateKeys)
-		callCtx, cancel := context.WithTimeout(ctx, invalidateTimeout)
+		callCtx, cancel := context.WithTimeout(ctx, c.invalidateTimeout)
 		err := c.invalidate(callCtx, keys[:n], deps)
 		cancel()
 		if err != nil {

@@ -114,7 +114,7 @@ func TestWritesKillExactlyWhatTheyChange(t *testing.T) {
 		identifiers: map[cache.Key]string{
 			"i:phone:+79160000001": "+79160000001", "i:email:one@example.org": "one@example.org",
 			"i:phone:+79160000002": "+79160000002", "i:second_login:login.two": "login.two",
-			"i:second_login:login.new": "login.new", "i:phone:+79160000009": "+79160000009", // nobody's
+			"i:second_login:login.new": "login.new", "i:phone:+79160000009": "+79160000009", "i:phone:+79160000008": "+79160000008", // nobody's
 		},
 	}
 	one, two, three := c.users[0], c.users[1], c.users[2]
@@ -130,6 +130,9 @@ func TestWritesKillExactlyWhatTheyChange(t *testing.T) {
 		panic("unreachable")
 	}
 	yes, no := true, false
+	bulk := []accounts.BulkRow{ // a user of whom the identifier is cached, and one who is not there
+		{Phone: "+79160000001", Profile: profile("of a bulk")}, {Phone: "+79160000008", Groups: []string{"others"}},
+	}
 	for _, write := range []struct {
 		name string
 		do   func() error
@@ -183,6 +186,32 @@ func TestWritesKillExactlyWhatTheyChange(t *testing.T) {
 		{"join a group", func() error { _, err := s.SetMembership(ctx, three, others.ID, true); return err }, 1},
 		{"join it again", func() error { _, err := s.SetMembership(ctx, three, others.ID, true); return err }, 0},
 		{"leave a group", func() error { _, err := s.SetMembership(ctx, two, others.ID, false); return err }, 1},
+		{"another value of an identifier", func() error {
+			value := "uno@example.org"
+			_, err := s.UpdateContact(ctx, contactOf(one, "email"), accounts.ContactPatch{Value: &value})
+			return err
+		}, 2},
+		{"another spelling of it", func() error {
+			value := "UNO@example.org"
+			_, err := s.UpdateContact(ctx, contactOf(one, "email"), accounts.ContactPatch{Value: &value})
+			return err
+		}, 1},
+		{"many join a group", func() error {
+			_, err := s.SetMemberships(ctx, others.ID, []uuid.UUID{one, two, three}, true)
+			return err
+		}, 2},
+		{"a trial of a bulk", func() error {
+			_, err := s.BulkCreate(ctx, bulk, accounts.BulkOptions{OnConflict: accounts.Merge, DryRun: true})
+			return err
+		}, 0},
+		{"a bulk that merges", func() error {
+			_, err := s.BulkCreate(ctx, bulk, accounts.BulkOptions{OnConflict: accounts.Merge})
+			return err
+		}, 2},
+		{"the same bulk", func() error {
+			_, err := s.BulkCreate(ctx, bulk, accounts.BulkOptions{OnConflict: accounts.Merge})
+			return err
+		}, 0},
 		{"refused", func() error {
 			_, err := s.AddContact(ctx, three, "second_login", "login.new")
 			require.Equal(t, errcode.IdentifierTaken, errcode.Of(err))

@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"slices"
-	"strconv"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -32,6 +31,14 @@ const (
 
 // Physical returns the Redis key.
 func (k Key) Physical() string { return k.physical() }
+
+// BePatient gives Redis as long as a busy machine may need: where a test wants it to be away, it is.
+// Call it before the cache is used.
+func (c *Cache) BePatient(patience time.Duration) {
+	opts := c.redis.Options()
+	opts.ReadTimeout, opts.WriteTimeout = patience, patience
+	c.invalidateTimeout = patience
+}
 
 // Attach is what a process does when it starts, without the draining of the outbox, which tests that
 // share a database must leave to each other.
@@ -152,6 +159,7 @@ type Filling struct {
 	Token, Format string
 	Seq           int64
 	Source        Source
+	System        int64
 	Timeline      int
 	Life          time.Duration
 	Document
@@ -164,7 +172,8 @@ func (c *Cache) RunFill(ctx context.Context, key Key, f Filling) (string, error)
 	if f.Format != "" {
 		head = "V" + f.Format + head[len("V"+format):]
 	}
-	args := []any{f.Token, f.Seq, string(f.Source), strconv.Itoa(f.Timeline), head, f.Life.Milliseconds(), f.Meta + "\n" + string(f.Body)}
+	args := []any{f.Token, f.Seq, string(f.Source),
+		clusterName(postgres.Position{SystemIdentifier: f.System, Timeline: int32(f.Timeline)}), head, f.Life.Milliseconds(), f.Meta + "\n" + string(f.Body)}
 	for _, dep := range deps {
 		args = append(args, dep)
 	}

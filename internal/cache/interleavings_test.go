@@ -204,7 +204,7 @@ func twoFormats(t *testing.T, w *world) {
 		require.NoError(t, err)
 		require.Equal(t, "MISS", reply[0], "an entry of this format")
 		answer, err := p.RunFill(ctx, key, cache.Filling{
-			Token: "theirs", Format: "2", Seq: reply[1].(int64), Source: cache.FromPrimary, Timeline: 1, Life: life,
+			Token: "theirs", Format: "2", Seq: reply[1].(int64), Source: cache.FromPrimary, System: w.stopped.SystemIdentifier, Timeline: 1, Life: life,
 			Document: cache.Document{ETag: "theirs", Body: []byte("another layout")},
 		})
 		require.NoError(t, err)
@@ -387,11 +387,12 @@ func anotherCluster(t *testing.T, w *world) {
 	require.NoError(t, err)
 	reply, err := a.RunRead(ctx, key, "before", cache.Format)
 	require.NoError(t, err)
-	_, err = a.RunFill(ctx, key, cache.Filling{
-		Token: "before", Seq: reply[1].(int64), Source: cache.FromPrimary, Timeline: 9, Life: life,
+	answer, err := a.RunFill(ctx, key, cache.Filling{
+		Token: "before", Seq: reply[1].(int64), Source: cache.FromPrimary, System: 1, Timeline: 9, Life: life,
 		Document: cache.Document{ETag: "before", Body: []byte("of another world")},
 	})
 	require.NoError(t, err)
+	require.Equal(t, "OK", answer)
 
 	require.NoError(t, a.Attach(ctx))
 	require.False(t, a.Stale(), "timelines of different clusters do not compare")

@@ -66,6 +66,7 @@ func newProcess(t *testing.T, writeURL, readURL, redisURL string) *process {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() }) // some tests have done so
+	c.BePatient(waitLimit / 2)
 	parser, err := identifier.NewParser("RU")
 	require.NoError(t, err)
 	service := accounts.New(accounts.Config{

@@ -99,7 +99,11 @@ func (c *Cache) attachOn(ctx context.Context, r redis.Scripter, runID string) er
 		c.log.WarnContext(ctx, "cache attached anew: every older entry is dead",
 			"timeline", at.Timeline, "system_identifier", at.SystemIdentifier)
 	}
-	c.source.stale.Store(answer == "STALE" && guard("stale"))
+	if stale := answer == "STALE" && guard("stale"); c.source.stale.Swap(stale) != stale && stale {
+		// Somebody was promoted: what these pools are connected to is not the primary any more.
+		c.source.primary.Reset()
+		c.source.replica.Reset()
+	}
 	return nil
 }
 

@@ -98,7 +98,7 @@ func (c *Cache) read(ctx context.Context, key, token string, tags []string) (rea
 func (c *Cache) fill(ctx context.Context, key string, l lease, d Document, o origin, ttl time.Duration) (string, error) {
 	deps := physicalDeps(d.Deps)
 	args := make([]any, 0, 7+len(deps))
-	args = append(args, l.token, l.seq, string(o.source), strconv.Itoa(int(o.timeline)),
+	args = append(args, l.token, l.seq, string(o.source), o.cluster,
 		header(l.seq, d.ETag, deps), ttl.Milliseconds(), d.Meta+"\n"+string(d.Body))
 	for _, dep := range deps {
 		args = append(args, dep)

@@ -48,7 +48,7 @@ func (p *process) lease(t *testing.T, key cache.Key, token string) int64 {
 // filling is a fill that nothing speaks against.
 func filling(token string, seq int64, deps ...string) cache.Filling {
 	return cache.Filling{
-		Token: token, Seq: seq, Source: cache.FromReplica, Timeline: timeline, Life: life,
+		Token: token, Seq: seq, Source: cache.FromReplica, System: system, Timeline: timeline, Life: life,
 		Document: cache.Document{Body: []byte("body\nof two lines"), ETag: "tag", Meta: "meta", Deps: deps},
 	}
 }
@@ -164,6 +164,9 @@ func TestFill(t *testing.T) {
 	f, key = next()
 	f.Timeline++
 	refused("timeline", f, key)
+	f, key = next()
+	f.System++
+	refused("timeline", f, key) // another cluster's timelines have the same numbers
 
 	f, key = next(depA)
 	p.raise(t, depA)

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,7 @@ type Query func(context.Context, read.Querier) error
 // origin is what is known about a load.
 type origin struct {
 	source   Source
-	timeline int32
+	cluster  string // system identifier and timeline
 	degraded bool // the primary is down and the replica proved nothing: good enough to answer, not to fill
 }
 
@@ -95,10 +96,16 @@ func (s *source) read(ctx context.Context, needPrimary bool, query Query) (origi
 }
 
 func (s *source) originOf(pos postgres.Position) origin {
+	o := origin{source: FromPrimary, cluster: clusterName(pos)}
 	if pos.InRecovery {
-		return origin{source: FromReplica, timeline: pos.Timeline}
+		o.source = FromReplica
 	}
-	return origin{source: FromPrimary, timeline: pos.Timeline}
+	return o
+}
+
+// clusterName is how FILL compares where a load came from with where ATTACH said that data come from.
+func clusterName(pos postgres.Position) string {
+	return strconv.FormatInt(pos.SystemIdentifier, 10) + "/" + strconv.Itoa(int(pos.Timeline))
 }
 
 // admit accepts a server of the read pool if it is the primary itself or a standby that has replayed

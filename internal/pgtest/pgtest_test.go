@@ -240,11 +240,11 @@ func TestKilledProcess(t *testing.T) {
 	require.Eventually(t, func() bool { return len(processesOf(t, dir)) == 0 }, waitLimit, pollInterval)
 
 	// Its files are the next run's to remove, when they are old enough.
-	require.NoError(t, sweepRun(t.Context(), dir))
+	require.NoError(t, sweepRun(t.Context(), dir, keepLife))
 	require.DirExists(t, dir)
 	old := time.Now().Add(-2 * runGrace)
 	require.NoError(t, os.Chtimes(dir, old, old))
-	require.NoError(t, sweepRun(t.Context(), dir))
+	require.NoError(t, sweepRun(t.Context(), dir, keepLife))
 	require.NoDirExists(t, dir)
 }
 

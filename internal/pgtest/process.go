@@ -154,19 +154,12 @@ var launcher = sync.OnceValue(func() chan<- func() {
 	return queue
 })
 
-// childrenOf lists the direct children of a process. /proc/<pid>/stat can be read for every user's
-// processes, also where a container may not trace them.
+// childrenOf lists the direct children of a process.
 func childrenOf(parent int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the only error is a bad pattern
 	var children []int
 	for _, path := range stats {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		// "pid (name) state ppid ...", where the name may hold anything.
-		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		if len(fields) < 2 || fields[1] != strconv.Itoa(parent) {
+		if _, ppid := readStat(path); ppid != strconv.Itoa(parent) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
@@ -174,4 +167,25 @@ func childrenOf(parent int) []int {
 		}
 	}
 	return children
+}
+
+// running reports whether a process is there and more than a zombie, which holds nothing any more.
+func running(pid int) bool {
+	state, _ := readStat(fmt.Sprintf("/proc/%d/stat", pid))
+	return state != "" && state != "Z" && state != "X"
+}
+
+// readStat returns the state and the parent of a process, empty for one that has ended. The file can
+// be read for every user's processes, also where a container may not trace them.
+func readStat(path string) (state, parent string) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", ""
+	}
+	// "pid (name) state ppid ...", where the name may hold anything.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 2 {
+		return "", ""
+	}
+	return fields[0], fields[1]
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +21,8 @@ const (
 	runGrace = time.Minute
 	// keepLife is how long the files of a failed test are kept: they may lie in memory.
 	keepLife = time.Hour
+	// maxKept bounds the memory that they take: each run has a few hundred MiB.
+	maxKept = 3
 	// memoryDir is where files cost no disk: a database is cloned there in a tenth of the time. It is
 	// used if it can hold memoryNeed: two processes' clusters, each with two servers' full WAL.
 	memoryDir  = "/dev/shm"
@@ -176,23 +179,42 @@ func runParent() string {
 	return os.TempDir()
 }
 
-// sweep ends what killed test processes of this user left running, and removes their files.
+// sweep ends what killed test processes of this user left running, and removes their files. Of the
+// runs that were kept because a test failed, the newest stay.
 func sweep(ctx context.Context) error {
+	var kept []string
 	for _, parent := range []string{memoryDir, os.TempDir()} {
 		dirs, err := filepath.Glob(filepath.Join(parent, runPrefix+"*"))
 		if err != nil {
 			return err
 		}
 		for _, dir := range dirs {
-			if err := sweepRun(ctx, dir); err != nil {
+			if err := sweepRun(ctx, dir, keepLife); err != nil {
 				return err
 			}
+			if _, err := os.Stat(filepath.Join(dir, "keep")); err == nil {
+				kept = append(kept, dir)
+			}
+		}
+	}
+	slices.SortFunc(kept, func(a, b string) int { return keptSince(b).Compare(keptSince(a)) })
+	for _, dir := range kept[min(maxKept, len(kept)):] {
+		if err := sweepRun(ctx, dir, 0); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func sweepRun(ctx context.Context, dir string) error {
+func keptSince(dir string) time.Time {
+	info, err := os.Stat(filepath.Join(dir, "keep"))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+func sweepRun(ctx context.Context, dir string, life time.Duration) error {
 	info, err := os.Stat(dir)
 	if err != nil || time.Since(info.ModTime()) < runGrace || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
 		return nil //nolint:nilerr // removed meanwhile, too young, or another user's
@@ -205,7 +227,7 @@ func sweepRun(ctx context.Context, dir string) error {
 	if flock(lock, syscall.LOCK_EX|syscall.LOCK_NB) != nil {
 		return nil // its owner lives
 	}
-	if kept, err := os.Stat(filepath.Join(dir, "keep")); err == nil && time.Since(kept.ModTime()) < keepLife {
+	if kept, err := os.Stat(filepath.Join(dir, "keep")); err == nil && time.Since(kept.ModTime()) < life {
 		return nil
 	}
 	pidFiles, err := filepath.Glob(filepath.Join(dir, "*", "*", "postmaster.pid"))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -116,11 +117,14 @@ func (s *Server) Kill() error {
 		return nil
 	}
 	children, err := freeze(proc)
-	err = errors.Join(err, proc.Kill())
 	for _, pid := range children {
 		err = errors.Join(err, signalPID(pid, syscall.SIGKILL))
 	}
-	return err
+	// PostgreSQL does not start again while one of them still holds the shared memory.
+	ctx, cancel := context.WithTimeout(context.Background(), killWait)
+	defer cancel()
+	gone := func() (bool, error) { return !slices.ContainsFunc(children, running), nil }
+	return errors.Join(err, poll(ctx, gone), proc.Kill())
 }
 
 // Freeze stops every process of the server with SIGSTOP: connections stay open and nothing answers.

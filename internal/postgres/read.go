@@ -55,6 +55,9 @@ func (r *Replica) Position(ctx context.Context) (Position, error) { return r.poo
 // Stat returns the counters of the pool.
 func (r *Replica) Stat() *pgxpool.Stat { return r.pool.Stat() }
 
+// Reset makes every connection anew, those in use when they are given back.
+func (r *Replica) Reset() { r.pool.Reset() }
+
 // Close closes the pool and waits until its connections have been given back.
 func (r *Replica) Close() { r.pool.Close() }
 

@@ -139,6 +139,9 @@ func (p *Primary) InTx(ctx context.Context, fn func(context.Context, write.Queri
 // Stat returns the counters of the pool.
 func (p *Primary) Stat() *pgxpool.Stat { return p.pool.Stat() }
 
+// Reset makes every connection anew, those in use when they are given back.
+func (p *Primary) Reset() { p.pool.Reset() }
+
 // Close closes the pool and waits until its connections have been given back.
 func (p *Primary) Close() { p.pool.Close() }
 

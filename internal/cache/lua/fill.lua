@@ -1,8 +1,9 @@
 #!lua
 -- FILL: stores what a lease holder loaded, unless anything says that it may be old by now. A refusal
 -- names its reason and gives the lease back. Without a time to live it only gives the lease back.
--- KEYS: entry, gen, dirty. ARGV: my token, seq at READ, source (replica or primary), its timeline,
--- header (format, etag and deps are in it), time to live (ms), rest of the value, dependencies ...
+-- KEYS: entry, gen, dirty. ARGV: my token, seq at READ, source (replica or primary), its system
+-- identifier and timeline ("<system>/<timeline>"), header (format, etag and deps are in it), time to
+-- live (ms), rest of the value, dependencies ...
 if redis.call('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 'lease' end -- guard:lease
 
 local function refuse(reason)
@@ -12,10 +13,10 @@ end
 
 if ARGV[6] == '0' then return refuse('released') end
 local seq = tonumber(ARGV[2])
-local run, star, timeline = unpack(redis.call('HMGET', KEYS[2], 'run', '*', 'tli'))
+local run, star, system, timeline = unpack(redis.call('HMGET', KEYS[2], 'run', '*', 'sys', 'tli'))
 if not run then return refuse('unattached') end
 if tonumber(star) > seq then return refuse('star') end -- guard:fill-star
-if timeline ~= ARGV[4] then return refuse('timeline') end -- guard:fill-timeline
+if system .. '/' .. timeline ~= ARGV[4] then return refuse('timeline') end -- guard:fill-timeline
 
 if #ARGV > 7 then
     local deps = {unpack(ARGV, 8)}
