@@ -45,7 +45,7 @@ type Query func(context.Context, read.Querier) error
 type origin struct {
 	source   Source
 	cluster  string // system identifier and timeline
-	degraded bool // the primary is down and the replica proved nothing: good enough to answer, not to fill
+	degraded bool   // the primary is down and the replica proved nothing: good enough to answer, not to fill
 }
 
 // sample is a position of the primary and when, at the latest, it was not yet asked for.

@@ -106,7 +106,10 @@ func (p *process) write(t *task, k kind, u key) {
 	}
 	t.pause("the outcome arrives")
 	unknown := s.starts != p.primaryStart || p.primary != s || !s.up
-	done := p.INVALIDATE(t, w) || p.INVALIDATE(t, w)
+	done := p.INVALIDATE(t, w)
+	if !done {
+		done = p.INVALIDATE(t, w)
+	}
 	switch {
 	case unknown:
 		return // nobody acknowledges it, and the relay has its row
