@@ -55,6 +55,12 @@ check-generated: $(tools)/sqlc ## fail if generate would change anything
 	$(tools)/sqlc diff
 	go run ./cmd/dbcatalog -check db
 
+.PHONY: bench-cache
+bench-cache: ## print what the cache costs: Redis round trips and CPU per request
+	@scripts/install-deps
+	go test -run '^$$' -bench BenchmarkCache -benchtime 1000x ./bench
+	go test -run '^$$' -bench BenchmarkInvalidate100k -benchtime 5x ./bench
+
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
