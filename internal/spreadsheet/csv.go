@@ -20,9 +20,9 @@ import (
 const (
 	// sniffBytes of text decide on encoding, line ends and delimiter.
 	sniffBytes = 64 << 10
-	// maxRecordBytes is a row of MaxColumns cells of MaxCellBytes, each byte a doubled quote. Without
-	// it a quote that is never closed would take the rest of the file into one cell.
-	maxRecordBytes = 2 * MaxColumns * MaxCellBytes
+	// maxRecordBytes is a row of MaxColumns cells of 2 KiB. Without it a quote that is never closed
+	// would take the rest of the file into one cell. encoding/csv needs up to 80 bytes for one of it.
+	maxRecordBytes = MaxColumns * 2 << 10
 )
 
 var errRecordTooLong = errors.New("record is too long")
@@ -115,7 +115,7 @@ func (c *csvRows) next(_ context.Context, row *Row) error {
 	return nil
 }
 
-func (c *csvRows) close() error { return nil }
+func (c *csvRows) close() {}
 
 // recordReader ends with an error once too much was read for one record.
 type recordReader struct {

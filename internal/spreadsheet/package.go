@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
 	"path"
 	"strings"
@@ -23,8 +22,9 @@ const (
 	maxIndexBytes = 4 << 20
 	// maxSharedBytes of sharedStrings.xml, the one part that is kept in memory (as bare text).
 	maxSharedBytes = 16 << 20
-	// maxSheetBytes is a full sheet: MaxRows of MaxColumns cells of 40 bytes.
-	maxSheetBytes = 256 << 20
+	// maxSheetBytes is an upload of 10 MB at the ratio of a very repetitive sheet. A sheet of MaxRows
+	// and seven columns has 30 MB. It also bounds the time: encoding/xml reads 10 to 20 MB a second.
+	maxSheetBytes = 128 << 20
 )
 
 // container is the zip of an XLSX file: parts by their name in lower case, as Excel compares them.
@@ -61,7 +61,7 @@ func openContainer(file *source) (*container, error) {
 		if part.Flags&1 != 0 { // bit 0 of a zip entry: encrypted
 			return nil, encrypted()
 		}
-		if c.inflatesTooFar(part, part.UncompressedSize64) {
+		if c.inflatesTooFar(part) {
 			return nil, tooLargeUncompressed()
 		}
 		c.parts[name] = part
@@ -69,11 +69,11 @@ func openContainer(file *source) (*container, error) {
 	return c, nil
 }
 
-// inflatesTooFar compares a size with the bytes that the part has in the file; what the part says
-// about that cannot be more than the file.
-func (c *container) inflatesTooFar(part *zip.File, inflated uint64) bool {
+// inflatesTooFar compares what a part says about its size with the bytes that it can have in the
+// file. What it says is binding: archive/zip fails when a part inflates to more.
+func (c *container) inflatesTooFar(part *zip.File) bool {
 	packed := min(part.CompressedSize64, uint64(c.size))
-	return inflated > ratioFloor && inflated/maxRatio > packed
+	return part.UncompressedSize64 > ratioFloor && part.UncompressedSize64/maxRatio > packed
 }
 
 // open starts to inflate a part of at most limit bytes.
@@ -89,22 +89,17 @@ func (c *container) open(name string, limit uint64) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newPart(stream, func(read uint64) error {
-		if read > limit || c.inflatesTooFar(file, read) {
-			return tooLargeUncompressed()
-		}
-		return nil
-	}), nil
+	return newPart(stream), nil
 }
 
 // relations reads the .rels part of the part named; targets are resolved against its folder.
-func (c *container) relations(ctx context.Context, name string) (_ []relation, err error) {
+func (c *container) relations(ctx context.Context, name string) ([]relation, error) {
 	folder, base := path.Split(name)
 	part, err := c.open(folder+"_rels/"+base+".rels", maxIndexBytes)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, part.close()) }()
+	defer part.close()
 	var all []relation
 	for {
 		token, err := part.next(ctx)
@@ -131,8 +126,5 @@ func (c *container) relations(ctx context.Context, name string) (_ []relation, e
 }
 
 func tooLargeUncompressed() *Error {
-	return &Error{
-		Code:    TooLargeUncompressed,
-		Message: fmt.Sprintf("the workbook is too large when unpacked (at most %d MiB a sheet); split it", maxSheetBytes>>20),
-	}
+	return &Error{Code: TooLargeUncompressed, Message: "the workbook unpacks to more than is allowed; save it again, or split it"}
 }

@@ -3,13 +3,14 @@ package spreadsheet
 import (
 	"context"
 	"encoding/xml"
+	"errors"
 	"io"
 )
 
 const (
-	// maxTokenBytes is the longest text that Excel keeps in a cell, 32,767 characters, each written
-	// as a reference of ten bytes. encoding/xml holds one token in memory, however long.
-	maxTokenBytes = 10 * 32_767
+	// maxTokenBytes is the longest text that Excel keeps in a cell, 32,767 letters of three bytes.
+	// encoding/xml holds one token in memory, however long, and 50 bytes for each attribute.
+	maxTokenBytes = 3 * 32_767
 	// maxDepth of elements; a worksheet has 10.
 	maxDepth = 64
 	// checkEvery is how many steps a loop takes between two looks at ctx: about a millisecond.
@@ -21,18 +22,16 @@ const (
 // match is made here.
 type part struct {
 	stream  io.ReadCloser
-	allowed func(read uint64) error // called with the number of bytes inflated so far
 	buffer  []byte
 	rest    []byte // of buffer
-	read    uint64
-	token   int // bytes of the current token
+	token   int    // bytes of the current token
 	tokens  int
 	decoder *xml.Decoder
 	open    []string
 }
 
-func newPart(stream io.ReadCloser, allowed func(read uint64) error) *part {
-	p := &part{stream: stream, allowed: allowed, buffer: make([]byte, 32<<10)}
+func newPart(stream io.ReadCloser) *part {
+	p := &part{stream: stream, buffer: make([]byte, 32<<10)}
 	p.decoder = xml.NewDecoder(p)
 	return p
 }
@@ -80,7 +79,8 @@ func (p *part) drain(ctx context.Context) error {
 	}
 }
 
-func (p *part) close() error { return p.stream.Close() }
+// close releases the decompressor. Its error is that of the last read, which was reported then.
+func (p *part) close() { _ = p.stream.Close() }
 
 // ReadByte implements io.ByteReader: with it encoding/xml reads no further than the token.
 func (p *part) ReadByte() (byte, error) {
@@ -97,30 +97,21 @@ func (p *part) ReadByte() (byte, error) {
 	return b, nil
 }
 
-// Read implements io.Reader, which xml.NewDecoder asks for; it uses ReadByte alone.
-func (p *part) Read(b []byte) (int, error) {
-	if len(p.rest) == 0 {
-		if err := p.fill(); err != nil {
-			return 0, err
+// Read makes part an io.Reader, which xml.NewDecoder asks for. It is never called.
+func (p *part) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// fill replaces what is left of the buffer by the next bytes, at least one.
+func (p *part) fill() error {
+	for {
+		n, err := p.stream.Read(p.buffer)
+		p.rest = p.buffer[:n]
+		if n > 0 && (err == nil || err == io.EOF) { // the next call returns io.EOF again
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
-	n := copy(b, p.rest)
-	p.rest = p.rest[n:]
-	return n, nil
-}
-
-// fill replaces what is left of the buffer by the next bytes.
-func (p *part) fill() error {
-	n, err := p.stream.Read(p.buffer)
-	p.rest = p.buffer[:n]
-	p.read += uint64(n)
-	if refused := p.allowed(p.read); refused != nil {
-		return refused
-	}
-	if n > 0 && err == io.EOF {
-		return nil // the next call returns it again
-	}
-	return err
 }
 
 // attribute returns the value of an attribute without a prefix, "" if there is none.

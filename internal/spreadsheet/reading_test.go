@@ -29,8 +29,13 @@ type result struct {
 // without a doubtful text, rows ascend, values are valid and within their limits.
 func read(t testing.TB, file []byte) result {
 	t.Helper()
+	return readFrom(t, bytes.NewReader(file), int64(len(file)))
+}
+
+func readFrom(t testing.TB, file io.ReaderAt, size int64) result {
+	t.Helper()
 	ctx := context.Background()
-	reader, err := spreadsheet.Open(ctx, bytes.NewReader(file), int64(len(file)))
+	reader, err := spreadsheet.Open(ctx, file, size)
 	if err != nil {
 		requireFault(t, err)
 		return result{err: err}
@@ -49,21 +54,25 @@ func read(t testing.TB, file []byte) result {
 			require.NoError(t, reader.Close())
 			return got
 		}
-		require.Greater(t, row.Number, last)
+		if row.Number <= last || !plausible(row, len(got.header)) { // require is too slow for 100,000 rows
+			require.FailNow(t, "row", "after %d: %+v", last, row)
+		}
 		last = row.Number
-		require.LessOrEqual(t, len(row.Cells), spreadsheet.MaxColumns)
-		for _, cell := range row.Cells {
-			require.LessOrEqual(t, len(cell.Text), spreadsheet.MaxCellBytes)
-			require.True(t, utf8.ValidString(cell.Text))
-			require.Equal(t, cell.Kind == spreadsheet.Empty, cell.Text == "")
-		}
-		if row.Err != nil {
-			require.Equal(t, row.Number, row.Err.Row)
-		} else {
-			require.Len(t, row.Cells, len(got.header))
-		}
 		got.rows = append(got.rows, show(row))
 	}
+}
+
+func plausible(row spreadsheet.Row, width int) bool {
+	for _, cell := range row.Cells {
+		if len(cell.Text) > spreadsheet.MaxCellBytes || !utf8.ValidString(cell.Text) ||
+			(cell.Kind == spreadsheet.Empty) != (cell.Text == "") {
+			return false
+		}
+	}
+	if row.Err != nil {
+		return row.Err.Row == row.Number && len(row.Cells) <= spreadsheet.MaxColumns
+	}
+	return len(row.Cells) == width
 }
 
 func requireFault(t testing.TB, err error) {

@@ -108,7 +108,7 @@ func (r *Row) blank() bool {
 // blank rows may be among them. It looks at ctx at least once in a few thousand steps.
 type rows interface {
 	next(ctx context.Context, row *Row) error
-	close() error
+	close()
 }
 
 // Reader reads one file from its header to its end. It is not safe for concurrent use.
@@ -134,7 +134,7 @@ func Open(ctx context.Context, r io.ReaderAt, size int64) (*Reader, error) {
 		return nil, reader.explain(err)
 	}
 	if err := reader.readHeader(ctx); err != nil {
-		_ = reader.Close() // nothing was written, and err says more
+		reader.rows.close()
 		return nil, reader.explain(err)
 	}
 	return reader, nil
@@ -155,7 +155,10 @@ func (r *Reader) Next(ctx context.Context) (Row, error) {
 		return Row{}, r.err
 	}
 	if err := r.advance(ctx); err != nil {
-		r.err = r.explain(err)
+		r.err = io.EOF
+		if err != io.EOF {
+			r.err = r.explain(err)
+		}
 		return Row{}, r.err
 	}
 	if r.read++; r.read > MaxRows {
@@ -169,12 +172,15 @@ func (r *Reader) Next(ctx context.Context) (Row, error) {
 	return r.row, nil
 }
 
-// Close releases what Open took, but not the file itself.
-func (r *Reader) Close() error { return r.rows.close() }
+// Close releases what Open took, but not the file itself. It always returns nil.
+func (r *Reader) Close() error {
+	r.rows.close()
+	return nil
+}
 
 func (r *Reader) readHeader(ctx context.Context) error {
 	err := r.advance(ctx)
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		return &Error{Code: EmptyFile, Message: "the file has no rows"}
 	}
 	if err != nil {
@@ -236,13 +242,13 @@ func (r *Reader) align() {
 // explain tells a fault of the file from a fault of the disk below it and from a job that was
 // stopped. What a parser has to say is dropped: such texts quote the content.
 func (r *Reader) explain(err error) error {
+	if r.file.err != nil {
+		return fmt.Errorf("read the spreadsheet: %w", r.file.err)
+	}
 	if fault, ok := errors.AsType[*Error](err); ok {
 		return fault
 	}
-	switch {
-	case r.file.err != nil:
-		return fmt.Errorf("read the spreadsheet: %w", r.file.err)
-	case err == io.EOF, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return broken()

@@ -153,7 +153,7 @@ func (x *xlsRows) next(ctx context.Context, row *Row) error {
 	return io.EOF
 }
 
-func (x *xlsRows) close() error { return nil }
+func (x *xlsRows) close() {}
 
 // begin reads the BOF record that a substream starts with.
 func (x *xlsRows) begin() error {

@@ -3,7 +3,6 @@ package spreadsheet
 import (
 	"context"
 	"encoding/xml"
-	"errors"
 	"io"
 	"regexp"
 	"strconv"
@@ -83,7 +82,7 @@ func (x *xlsxRows) next(ctx context.Context, row *Row) error {
 	return io.EOF
 }
 
-func (x *xlsxRows) close() error { return x.sheet.close() }
+func (x *xlsxRows) close() { x.sheet.close() }
 
 func (x *xlsxRows) readRow(ctx context.Context, start xml.StartElement, row *Row) error {
 	number := x.row + 1
@@ -180,12 +179,12 @@ func (x *xlsxRows) skip(ctx context.Context) error {
 	return nil
 }
 
-func (x *xlsxRows) readShared(ctx context.Context, c *container, name string) (err error) {
+func (x *xlsxRows) readShared(ctx context.Context, c *container, name string) error {
 	part, err := c.open(name, maxSharedBytes)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, part.close()) }()
+	defer part.close()
 	for {
 		token, err := part.next(ctx)
 		if err == io.EOF {
@@ -204,12 +203,12 @@ func (x *xlsxRows) readShared(ctx context.Context, c *container, name string) (e
 }
 
 // firstVisible returns the part of the first sheet that a user sees.
-func (c *container) firstVisible(ctx context.Context, workbook string, related []relation) (_ string, err error) {
+func (c *container) firstVisible(ctx context.Context, workbook string, related []relation) (string, error) {
 	part, err := c.open(workbook, maxIndexBytes)
 	if err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, part.close()) }()
+	defer part.close()
 	for {
 		token, err := part.next(ctx)
 		if err == io.EOF {
