@@ -30,6 +30,7 @@ func TestPromotionLosesTheTail(t *testing.T) {
 	// An idle primary: its position does not move, and the standby has reached it.
 	require.NoError(t, follows.Attach(ctx))
 	follows.later(t)
+	require.NoError(t, s.WaitForReplay(ctx)) // of what the server itself may have written
 	require.Equal(t, cache.FromReplica, follows.answer(t, id).Source)
 
 	// The standby receives nothing any more.

@@ -21,7 +21,7 @@ func TestInterleavings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, test := range map[string]func(*testing.T, *world){
-		// entries.go
+		// here
 		"a proven replica is asked and its answer kept":               provenReplica,
 		"a write kills the entry":                                     writeKillsEntry,
 		"a rename kills the entries of the members":                   renameKillsEntries,
@@ -41,7 +41,7 @@ func TestInterleavings(t *testing.T) {
 		"a process on an old timeline neither writes nor fills":       oldTimeline,
 		"a replica on another timeline is not asked":                  replicaOnAnotherTimeline,
 
-		// leases.go
+		// leases_test.go
 		"a fill after an invalidation is refused":                       fillAfterInvalidation,
 		"a replica's answer that may not be stored is not given either": renameBeforeReplicaLoad,
 		"a rename between lease and fill refuses the fill":              renameBetweenLeaseAndFill,
@@ -51,7 +51,7 @@ func TestInterleavings(t *testing.T) {
 		"concurrent misses of two processes fill once":                  oneFillPerGeneration,
 		"a dead lease holder is bypassed by way of the primary":         leaseHolderDies,
 
-		// identifiers.go
+		// identifiers_test.go
 		"not found, then created, then found":                        createdAfterNotFound,
 		"a creation between the load and the fill of a not found":    createdDuringNotFound,
 		"a phone moves while its mapping is being read":              phoneMoves,
@@ -59,7 +59,7 @@ func TestInterleavings(t *testing.T) {
 		"a rename between the identifier's load and the user's read": renameAfterSeed,
 		"an identifier's load is kept for both keys":                 seedIsKept,
 
-		// redis.go
+		// redis_test.go
 		"Redis is restarted with old data":     redisRestarted,
 		"Redis is flushed":                     redisFlushed,
 		"Redis is full":                        redisFull,

@@ -151,27 +151,27 @@ func (p *process) invalidate(c change) { p.Invalidate(context.Background(), c.to
 
 func profile(value string) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"v":%q}`, value)) }
 
-// loader is the load of one user: the profile's value and the groups. It stops at its barriers.
+// loader is the load of one user: the profile's value and the groups. It stops after its query.
 type loader struct {
-	id            uuid.UUID
-	before, after *barrier
-	calls         atomic.Int32
+	id    uuid.UUID
+	after *barrier
+	calls atomic.Int32
 }
 
 func (l *loader) load(ctx context.Context, q read.Querier) (cache.Document, error) {
 	l.calls.Add(1)
-	l.before.arrive()
 	u, err := q.GetUserDetailV1(ctx, l.id)
-	l.after.arrive()
 	if err != nil {
-		return cache.Document{}, err
+		return cache.Document{}, err // perhaps only the replica's: it is asked again elsewhere
 	}
+	l.after.arrive()
 	return document(u), nil
 }
 
 func document(u read.UserDetailV1) cache.Document {
 	return cache.Document{
-		Body: fmt.Appendf(nil, "%s %s", u.Profile, u.Groups), ETag: strconv.FormatInt(u.Version, 10),
+		// With room behind it, as what comes out of a bytes.Buffer has.
+		Body: fmt.Appendf(make([]byte, 0, 4096), "%s %s", u.Profile, u.Groups), ETag: strconv.FormatInt(u.Version, 10),
 		Deps: u.Dependencies,
 	}
 }

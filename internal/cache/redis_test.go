@@ -3,10 +3,41 @@ package cache_test
 import (
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/cache"
 )
+
+func TestSetupThatWouldNotBeExactIsRefused(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	p := newProcess(t, nowhere, nowhere, newRedis(t).URL)
+	other := newProcess(t, nowhere, nowhere, newRedis(t).URL).Redis()
+	same := p.Redis()
+	for _, c := range []struct {
+		policy string
+		auth   *redis.Client
+		reason string
+	}{
+		{"volatile-lfu", other, ""},
+		{"volatile-lfu", same, "one Redis server that evicts"},
+		{"noeviction", same, ""},
+		{"allkeys-lru", other, "dirty markers"},
+	} {
+		require.NoError(t, same.ConfigSet(ctx, "maxmemory-policy", c.policy).Err())
+		err := p.CheckSetup(ctx, c.auth)
+		if c.reason == "" {
+			require.NoError(t, err, c.policy)
+		} else {
+			require.ErrorContains(t, err, c.reason, c.policy)
+		}
+	}
+	away := newProcess(t, nowhere, nowhere, "redis://127.0.0.1:1/1")
+	require.NoError(t, away.CheckSetup(ctx, same), "who does not answer is not judged")
+	require.NoError(t, same.ConfigSet(ctx, "maxmemory-policy", "volatile-lfu").Err())
+	require.NoError(t, p.CheckSetup(ctx, away.Redis()))
+}
 
 // attended repeats a request until the cache was asked: a broken connection is a bypass, whose
 // answer may be D old.
