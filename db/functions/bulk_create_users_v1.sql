@@ -17,19 +17,24 @@ BEGIN
     SELECT array_agg(ROW(i.row_no,
                          CASE WHEN s.code IN ('duplicate', 'taken') THEN 'conflict'
                               WHEN s.code IS NOT NULL THEN 'invalid'
-                              WHEN c.user_id IS NOT NULL THEN 'exists'
+                              WHEN i.user_id IS NOT NULL THEN 'exists'
                               ELSE 'created' END,
                          s.code,
                          CASE WHEN s.code IN ('duplicate', 'taken') THEN 'phone'
                               WHEN s.code = 'unknown_group' THEN 'user_groups'
                               WHEN s.code IS NOT NULL THEN 'profile' END,
-                         c.user_id, '{}', NULL)::accounts.bulk_user_result_v1 ORDER BY i.row_no)
+                         i.user_id, '{}', NULL)::accounts.bulk_user_result_v1 ORDER BY i.row_no)
       INTO v_results
-      FROM (SELECT u.*, row_number() OVER (PARTITION BY u.normalized ORDER BY u.row_no) AS nth
+      FROM (SELECT u.*, c.user_id,
+                   -- A user may have several phones, and takes one patch.
+                   row_number() OVER (
+                       PARTITION BY coalesce(
+                           CASE p_on_conflict WHEN 'merge' THEN c.user_id::text END, u.normalized)
+                       ORDER BY u.row_no) AS nth
               FROM unnest(p_row_nos, p_phones_normalized, p_group_names, p_profiles)
-                   AS u (row_no, normalized, group_names, profile)) AS i
-      LEFT JOIN accounts.user_contacts AS c
-        ON c.contact_type_id = c_phone AND c.normalized = i.normalized AND c.is_active
+                   AS u (row_no, normalized, group_names, profile)
+              LEFT JOIN accounts.user_contacts AS c
+                ON c.contact_type_id = c_phone AND c.normalized = u.normalized AND c.is_active) AS i
      CROSS JOIN LATERAL (
                SELECT CASE WHEN EXISTS (SELECT
                                           FROM string_to_table(i.group_names, ',') AS n (name)
@@ -41,7 +46,7 @@ BEGIN
                            WHEN accounts.profile_fault_v1(i.profile) IS NOT NULL
                                 THEN accounts.profile_fault_v1(i.profile)
                            WHEN i.nth > 1 THEN 'duplicate'
-                           WHEN c.user_id IS NOT NULL AND p_on_conflict = 'error' THEN 'taken'
+                           WHEN i.user_id IS NOT NULL AND p_on_conflict = 'error' THEN 'taken'
                       END AS code
                OFFSET 0 -- a fence: evaluated once, not wherever code is used
            ) AS s;
@@ -173,11 +178,12 @@ COMMENT ON FUNCTION accounts.bulk_create_users_v1(integer[],text[],text[],text[]
     'Creates a user with a phone, groups ("client,driver") and a profile for each row; all arrays '
     'have one length, row numbers are distinct, one call takes one or two thousand rows. Returns '
     'one row per row: created; exists (skip); merged (merge: union of groups, merge patch of the '
-    'profile); conflict (duplicate within the call, or with p_on_conflict = error taken, and then '
-    'nothing at all is written); invalid (unknown_group, or what profile_fault_v1 says). With '
-    'p_dry_run the same code says what would happen and writes nothing. 40001 when a phone is '
-    'taken meanwhile: repeat the call. CHECKs for phones and profiles. Locks merged users in '
-    'primary-key order. May be repeated: what exists is not created again.';
+    'profile); conflict (duplicate: the phone, with merge also its user, comes twice in the call; '
+    'or with p_on_conflict = error taken, and then nothing at all is written); invalid '
+    '(unknown_group, or what profile_fault_v1 says). With p_dry_run the same code says what would '
+    'happen and writes nothing. 40001 when a phone is taken meanwhile: repeat the call. CHECKs '
+    'for phones and profiles. Locks merged users in primary-key order. May be repeated: what '
+    'exists is not created again.';
 
 GRANT EXECUTE ON FUNCTION accounts.bulk_create_users_v1(integer[],text[],text[],text[],jsonb[],text,boolean)
     TO accounts_write;

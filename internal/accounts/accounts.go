@@ -47,6 +47,7 @@ func New(cfg Config) *Service {
 	return &Service{
 		primary: cfg.Primary, cache: cfg.Cache, parser: cfg.Parser,
 		userLife: cfg.UserLife, dictionaryLife: cfg.DictionaryLife, schemaVersion: cfg.SchemaVersion,
+		staged: make(chan struct{}, 1),
 	}
 }
 

@@ -75,15 +75,13 @@ type BulkOptions struct {
 }
 
 // BulkCreate creates users from rows, chunk by chunk, each in a transaction of its own. A faulty row
-// hides no other. With OnConflict Error and a conflict the error is IdentifierTaken, it names the
-// rows, and nothing was written. The same rows again create nothing twice.
+// hides no other. With OnConflict Error all rows are one transaction; if there is a conflict, the
+// error is IdentifierTaken, it names the rows, and nothing was written. The same rows again create
+// nothing twice.
 func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptions) (BulkResult, error) {
-	if opts.OnConflict == Error && !opts.DryRun {
-		trial := opts
-		trial.DryRun = true
-		if _, err := s.BulkCreate(ctx, rows, trial); err != nil {
-			return BulkResult{}, err
-		}
+	size := bulkChunk
+	if opts.OnConflict == Error {
+		size = len(rows)
 	}
 	result := BulkResult{Rows: make([]RowResult, len(rows))}
 	seen := make(map[string]bool, len(rows))
@@ -102,13 +100,14 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 			result.Rows[i].set(RowInvalid, fault.Code, fault.Column, nil)
 			continue
 		}
-		if seen[normalized] {
+		// The function finds those of its own chunk: with Error all, and then it writes nothing.
+		if seen[normalized] && opts.OnConflict != Error {
 			result.Rows[i].set(RowConflict, "duplicate", "phone", nil)
 			continue
 		}
 		seen[normalized] = true
 		chunk.add(i, row, normalized)
-		if len(chunk.params.RowNos) == bulkChunk {
+		if len(chunk.params.RowNos) == size {
 			if err := flush(); err != nil {
 				return BulkResult{}, err
 			}

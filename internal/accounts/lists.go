@@ -151,10 +151,10 @@ func parseCursor(cursor string) (*uuid.UUID, error) {
 	if cursor == "" {
 		return nil, nil
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
 	if err == nil {
-		var id uuid.UUID
-		if id, err = uuid.FromBytes(b); err == nil {
+		// The decoder overlooks line ends and spare bits.
+		if id, err := uuid.FromBytes(b); err == nil && formatCursor(id) == cursor {
 			return &id, nil
 		}
 	}

@@ -134,7 +134,9 @@ func (u *upload) cell(row spreadsheet.Row, column int) spreadsheet.Cell {
 	if column < 0 || column >= len(row.Cells) {
 		return spreadsheet.Cell{}
 	}
-	return row.Cells[column]
+	cell := row.Cells[column]
+	cell.Text = strings.ReplaceAll(cell.Text, "\x00", "\uFFFD") // PostgreSQL cannot store a NUL
+	return cell
 }
 
 func (u *upload) columnName(column int) string {

@@ -343,6 +343,8 @@ func (c *Cache) loadAndFill(ctx context.Context, key string, l lease, want Want,
 	c.noteRedis(ctx, fillErr)
 	if fillErr != nil {
 		reason = "error"
+		// A full Redis refused FILL before it could give the lease back. Removing a key is always safe.
+		c.noteRedis(ctx, c.redis.Unlink(ctx, key).Err())
 	}
 	if reason != "OK" {
 		c.metrics.refusals.WithLabelValues(reason).Inc()

@@ -17,7 +17,10 @@ end
 if raise then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+    -- At least the time (us): were this hash lost alone, counting from 1 would leave older entries
+    -- valid.
+    local seq = math.max(redis.call('HINCRBY', KEYS[1], 'seq', 1), time[1] * 1000000 + time[2])
+    redis.call('HSET', KEYS[1], 'seq', seq)
     redis.call('HSETNX', KEYS[1], '*', 0)
     redis.call('HSET', KEYS[1], 'run', ARGV[1])
     redis.call('HSET', KEYS[1], '*', seq) -- guard:attach-star

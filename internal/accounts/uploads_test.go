@@ -1,0 +1,158 @@
+package accounts_test
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/xuri/excelize/v2"
+
+	"github.com/payment-services/accounts/internal/accounts"
+	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/pgtest"
+)
+
+// workbook returns an XLSX file with these rows.
+func workbook(t *testing.T, rows ...[]any) []byte {
+	t.Helper()
+	book := excelize.NewFile()
+	for i, row := range rows {
+		cell, err := excelize.CoordinatesToCellName(1, i+1)
+		require.NoError(t, err)
+		require.NoError(t, book.SetSheetRow("Sheet1", cell, &row))
+	}
+	var file bytes.Buffer
+	require.NoError(t, book.Write(&file))
+	return file.Bytes()
+}
+
+// The same rows have the same outcome now and as a job.
+func TestUpload(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		file []byte
+		want []string
+	}{
+		"csv": {
+			[]byte("\xEF\xBB\xBFUser_Groups;PHONE\n" +
+				"client, driver,client;+7 999 000 00 01\n;\"8 999 000-00-01\"\nclient;12\nnothing;89990000002\n\n;\n;89990000003;x\n;79990000009\ndriver;7.9E+10\n"),
+			[]string{
+				"2 created", "3 conflict duplicate phone", "4 invalid invalid_phone phone", "5 invalid unknown_group user_groups",
+				"8 invalid ragged_row", "9 exists", "10 invalid invalid_phone phone",
+			},
+		},
+		"xlsx": {
+			workbook(t, []any{"phone", "user_groups"}, []any{79990000001, "client,driver"}, []any{"8 (999) 000-00-01"}, []any{9990000002},
+				[]any{79990000002.5}, []any{true}, []any{1234567890123456}, []any{nil, "client"}, []any{"79990000009"}, []any{79990000003, 7}, []any{"7.9E+10"}),
+			[]string{
+				"2 created", "3 conflict duplicate phone", "4 invalid invalid_phone phone", "5 invalid invalid_phone phone", "6 invalid invalid_phone phone",
+				"7 invalid invalid_phone phone", "8 invalid empty phone", "9 exists", "10 invalid unknown_group user_groups", "11 invalid invalid_phone phone",
+			},
+		},
+		"without groups": {[]byte("phone\n89990000001\n"), []string{"2 created"}},
+		"no rows":        {[]byte("phone,user_groups\n"), []string{}},
+		"what PostgreSQL cannot store": { // it comes after what is looked at to tell a table from a picture
+			[]byte("phone,user_groups\n" + strings.Repeat("x", 70_000) + "\n8999000\x000001,client\n89990000001,cli\x00ent\n"),
+			[]string{"2 invalid cell_too_long phone", "3 invalid invalid_text phone", "4 invalid unknown_group user_groups"},
+		},
+	} {
+		for _, late := range []bool{false, true} {
+			t.Run(name+map[bool]string{false: ", now", true: ", as a job"}[late], func(t *testing.T) {
+				t.Parallel()
+				p := newProcess(t, pgtest.Shared(t))
+				client, driver := p.createGroup("client"), p.createGroup("driver")
+				p.createUser(phone(9))
+				o := accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip, DryRun: true}, Async: late}
+				run := func() []accounts.RowResult {
+					result, job := p.upload(tt.file, o)
+					if !late {
+						require.Nil(t, job)
+						return result.Rows
+					}
+					require.Nil(t, result)
+					p.runImports()
+					return p.importRows(job.ID)
+				}
+				require.Equal(t, tt.want, outcomes(run()))
+				require.Equal(t, 1, p.count("users"), "a dry run")
+				o.DryRun = false
+				rows := run()
+				require.Equal(t, tt.want, outcomes(rows))
+				if name != "csv" && name != "xlsx" {
+					return
+				}
+				require.Equal(t, 2, p.count("users"))
+				memberships, _, err := p.UserMemberships(t.Context(), *rows[0].UserID)
+				require.NoError(t, err)
+				require.Len(t, memberships, 2)
+				require.Equal(t, client, memberships[0].GroupID)
+				require.Equal(t, driver, memberships[1].GroupID)
+				require.Equal(t, "2 exists", outcomes(run())[0], "the same file again creates nothing twice")
+				require.Equal(t, 2, p.count("users"))
+			})
+		}
+	}
+}
+
+func TestUploadRefusesFiles(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	book := workbook(t, []any{"phone"}, []any{"89990000001"})
+	long := csvFile(0, accounts.MaxSyncRows+1500)
+	for name, tt := range map[string]struct {
+		file          string
+		code, message string
+	}{
+		"empty":                      {"", "empty_file", ""},
+		"no phone":                   {"user_groups\nclient\n", "missing_column", "phone"},
+		"unknown columns":            {"phone,name,user_groups,\"\",age\n1,2,3,4,5\n", "unknown_column", "remove column 2, column 4, column 5"},
+		"a column twice":             {"phone,Phone\n1,2\n", "unknown_column", "remove column 2"},
+		"a picture":                  {"\x89PNG\r\n\x1A\n\x00\x00\x00\rIHDR", "unknown_format", ""},
+		"cut off":                    {string(book[:len(book)-100]), "broken_file", ""},
+		"broken in the middle":       {"phone\n89990000001\n\"8999\n1\n", "unterminated_quote", "row 3"},
+		"broken after many rows":     {string(long) + "\"8999\n1\n", "unterminated_quote", "row 6502"},
+		"broken before a whole page": {string(long[:len(long)/30]) + "\n\"8999\n1\n", "unterminated_quote", ""},
+	} {
+		for _, late := range []bool{false, true} {
+			o := async
+			o.Async = late
+			_, _, err := p.Upload(t.Context(), strings.NewReader(tt.file), int64(len(tt.file)), o)
+			require.Error(t, err, name)
+			e := requireCode(t, err, errcode.FileUpload, "file "+tt.code)
+			require.Contains(t, e.Message, tt.message, name)
+		}
+	}
+	require.Zero(t, p.count("users"))
+	require.Zero(t, p.count("import_jobs"))
+	require.Zero(t, p.count("import_rows"))
+}
+
+// The client goes away while its rows are staged.
+func TestUploadIsCancelled(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	file := append([]byte("\xEF\xBB\xBF"), csvFile(0, 8000)...) // the mark spares the search for another encoding
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, _, err := p.Upload(ctx, &cancelling{bytes.NewReader(file), int64(len(file)) / 2, cancel}, int64(len(file)), async)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Zero(t, p.count("import_jobs"))
+	require.Zero(t, p.count("users"))
+}
+
+// cancelling is a file whose reader goes away once it is read from this offset on.
+type cancelling struct {
+	*bytes.Reader
+	from   int64
+	cancel context.CancelFunc
+}
+
+// ReadAt implements io.ReaderAt.
+func (c *cancelling) ReadAt(p []byte, offset int64) (int, error) {
+	if offset >= c.from {
+		c.cancel()
+	}
+	return c.Reader.ReadAt(p, offset)
+}
