@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -33,8 +35,43 @@ type Config struct {
 	HTTPAddr  string `env:"HTTP_ADDR" envDefault:":8002"`
 	AdminAddr string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9102"`
 
+	// MaxUploadBytes bounds the file of an upload; UploadExtensions may end its name.
+	MaxUploadBytes   int64    `env:"MAX_UPLOAD_FILE_SIZE" envDefault:"10485760"`
+	UploadExtensions []string `env:"ALLOWED_UPLOAD_EXTENSIONS" envDefault:"csv,xlsx,xls"`
+	// Origins are those whose pages may use the API (CORS): https://example.com, or *.
+	Origins []string `env:"CORS_ALLOWED_ORIGINS"`
+	// RateLimit and NotFoundLimit are per minute, for each token and for each address; 0 is off.
+	// NotFoundLimit counts identifiers that name nobody.
+	RateLimit     int `env:"RATE_LIMIT_PER_MINUTE" envDefault:"0"`
+	NotFoundLimit int `env:"RATE_LIMIT_NOT_FOUND_PER_MINUTE" envDefault:"0"`
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For names the client.
+	TrustedProxies []netip.Prefix `env:"TRUSTED_PROXIES"`
+
 	// RabbitMQURL is accepted and not used yet.
 	RabbitMQURL string `env:"RABBITMQ_URL"`
+}
+
+// check returns what is wrong with values that parse.
+func (c *Config) check() (problems []string) {
+	for name, value := range map[string]int64{
+		"MAX_UPLOAD_FILE_SIZE": c.MaxUploadBytes - 1, "RATE_LIMIT_PER_MINUTE": int64(c.RateLimit),
+		"RATE_LIMIT_NOT_FOUND_PER_MINUTE": int64(c.NotFoundLimit),
+	} {
+		if value < 0 {
+			problems = append(problems, name+": the value is too small")
+		}
+	}
+	for i, extension := range c.UploadExtensions {
+		c.UploadExtensions[i] = strings.ToLower(strings.TrimPrefix(strings.TrimSpace(extension), "."))
+	}
+	for _, origin := range c.Origins {
+		u, err := url.Parse(origin)
+		if origin != "*" && (err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host) {
+			problems = append(problems, "CORS_ALLOWED_ORIGINS: want origins such as https://example.com, or *")
+			break
+		}
+	}
+	return problems
 }
 
 // Core is the environment of everything that works on accounts.

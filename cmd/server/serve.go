@@ -35,6 +35,9 @@ func serve(ctx context.Context) (err error) {
 	if err := load(&cfg); err != nil {
 		return err
 	}
+	if problems := cfg.check(); problems != nil {
+		return configError(problems)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -68,6 +71,10 @@ func serve(ctx context.Context) (err error) {
 	}
 	api := httpapi.New(httpapi.Config{
 		Accounts: core.accounts, Auth: verifier, Logger: log, Metrics: registry, DrainDelay: drainDelay,
+		MaxUploadBytes: cfg.MaxUploadBytes, UploadExtensions: cfg.UploadExtensions, Origins: cfg.Origins,
+		Limits: httpapi.RateLimits{
+			PerMinute: cfg.RateLimit, NotFoundPerMinute: cfg.NotFoundLimit, TrustedProxies: cfg.TrustedProxies,
+		},
 	})
 
 	listener, err := net.Listen("tcp", cfg.HTTPAddr)

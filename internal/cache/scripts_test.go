@@ -117,7 +117,7 @@ func TestRead(t *testing.T) {
 
 	other := stored("g:other")
 	p.raise(t, depB)
-	require.Equal(t, []any{"MISS", first+1, int64(0)}, read(key), "one of its dependencies was raised")
+	require.Equal(t, []any{"MISS", first + 1, int64(0)}, read(key), "one of its dependencies was raised")
 	require.Equal(t, "HIT", read(other)[0])
 
 	require.NoError(t, p.Redis().Set(ctx, key.Physical(), "Vother 9 tag -\n\nbody", life).Err())

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"os"
@@ -21,8 +22,10 @@ import (
 )
 
 const (
-	// bodyTimeout is how long a JSON body may take to arrive: 1 MiB over a bad mobile connection.
+	// bodyTimeout is how long a body may take to arrive: 1 MiB over a bad mobile connection.
 	bodyTimeout = 10 * time.Second
+	// slowBodyTimeout is the same for the bodies of bulk routes: 16 MiB at 2 Mbit/s.
+	slowBodyTimeout = 70 * time.Second
 	// maxDepth bounds the nesting of a body, and so the length of a field's path. A profile, the
 	// deepest that is stored, has 32 levels.
 	maxDepth = 64
@@ -59,31 +62,47 @@ func (in *input) readAll() ([]byte, error) {
 		return nil, err
 	}
 	limit := in.api.maxBodyBytes
+	if in.route.maxBody != 0 {
+		limit = in.route.maxBody
+	}
 	tooLarge := errcode.New(errcode.PayloadTooLarge, fmt.Sprintf("the body may have %d bytes", limit))
 	if in.r.ContentLength > limit {
 		return nil, tooLarge
 	}
-	// The deadline is for the body alone: left in place it would end the connection under the handler.
-	// A test's recorder has none.
-	connection := http.NewResponseController(in.w)
-	_ = connection.SetReadDeadline(time.Now().Add(bodyTimeout))
+	bodyArrived := in.expectBody()
 	data, err := io.ReadAll(http.MaxBytesReader(in.w.ResponseWriter, in.r.Body, limit))
 	if err == nil {
-		_ = connection.SetReadDeadline(time.Time{})
+		bodyArrived()
 		return data, nil
 	}
+	if errors.As(err, new(*http.MaxBytesError)) {
+		err = tooLarge
+	}
+	return nil, in.unreadable(err)
+}
+
+// expectBody gives the body its time to arrive, until the returned function is called: left in place
+// the deadline would end the connection under the handler. A test's recorder has none.
+func (in *input) expectBody() (arrived func()) {
+	connection := http.NewResponseController(in.w)
+	_ = connection.SetReadDeadline(time.Now().Add(in.route.bodyTimeout()))
+	return func() { _ = connection.SetReadDeadline(time.Time{}) }
+}
+
+// unreadable returns the coded error of a body that could not be read to its end because of err.
+func (in *input) unreadable(err error) error {
 	in.w.Header().Set("Connection", "close") // the rest of the body may still come
 	switch {
-	case errors.As(err, new(*http.MaxBytesError)):
-		return nil, tooLarge
+	case errcode.Of(err) != errcode.Internal:
+		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		in.wrong("body", "timeout", fmt.Sprintf("must arrive within %s", bodyTimeout))
+		in.wrong("body", "timeout", fmt.Sprintf("must arrive within %s", in.route.bodyTimeout()))
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, errClientGone
+		return errClientGone
 	default:
 		in.wrong("body", "unreadable", "could not be read to its end")
 	}
-	return nil, errcode.Invalid(in.fields...)
+	return errcode.Invalid(in.fields...)
 }
 
 func (in *input) checkMediaType() error {
@@ -98,6 +117,10 @@ func (in *input) checkMediaType() error {
 	if err != nil || !known || ok && !strings.EqualFold(charset, "utf-8") {
 		return errcode.New(errcode.UnsupportedMediaType, "Content-Type must be "+wanted+", in UTF-8")
 	}
+	return in.checkContentEncoding()
+}
+
+func (in *input) checkContentEncoding() error {
 	if encoding := in.r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return errcode.New(errcode.UnsupportedMediaType, "the body must have no Content-Encoding")
 	}
@@ -228,14 +251,10 @@ func (in *input) checkObject(s *huma.Schema, object map[string]any, path string)
 		}
 	}
 	if s.AdditionalProperties != false {
-		return // free-form: the domain limits its size and depth
+		in.checkFree(object, path) // the domain limits its size and depth
+		return
 	}
-	names := make([]string, 0, len(object))
-	for name := range object {
-		names = append(names, name)
-	}
-	slices.Sort(names) // a map's order would make the answer differ from time to time
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(object)) { // or the answer would differ from time to time
 		if property, ok := s.Properties[name]; ok {
 			in.check(property, object[name], join(path, name))
 		} else {
@@ -244,7 +263,31 @@ func (in *input) checkObject(s *huma.Schema, object map[string]any, path string)
 	}
 }
 
+// checkFree finds what no database text can hold.
+func (in *input) checkFree(v any, path string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if strings.ContainsRune(name, 0) {
+				in.wrong(path, "invalid_text", "must have no NUL in its names")
+			}
+			in.checkFree(v[name], join(path, shownName(name)))
+		}
+	case []any:
+		for i, item := range v {
+			in.checkFree(item, index(path, i))
+		}
+	case string:
+		if strings.ContainsRune(v, 0) {
+			in.wrong(path, "invalid_text", "must have no NUL")
+		}
+	}
+}
+
 func (in *input) checkArray(s *huma.Schema, array []any, path string) {
+	if s.MinItems != nil && len(array) < *s.MinItems {
+		in.wrong(path, "too_few", fmt.Sprintf("must have at least %d items", *s.MinItems))
+	}
 	if s.MaxItems != nil && len(array) > *s.MaxItems {
 		in.wrong(path, "too_many", fmt.Sprintf("must have at most %d items", *s.MaxItems))
 		return // or the answer could have as many errors as the body has bytes

@@ -36,6 +36,12 @@ type NewContact struct {
 	Value  string    `json:"value" minLength:"1" maxLength:"255" example:"+7 (999) 123-45-67"`
 }
 
+// ContactPatch is the body that changes a contact.
+type ContactPatch struct {
+	Value    *string `json:"value,omitempty" minLength:"1" maxLength:"255" example:"+7 (999) 765-43-21"`
+	IsActive *bool   `json:"is_active,omitempty" example:"true"`
+}
+
 var includeInactiveParam = queryBoolean("include_inactive", "With the deactivated ones: the history. False if left out.")
 
 func (a *API) addContacts() {
@@ -58,6 +64,18 @@ func (a *API) addContacts() {
 		errors: []errcode.Code{errcode.NotFound}, handle: a.getContact,
 	})
 	a.add(route{
+		method: http.MethodPatch, path: "/accounts/contacts/{id}", id: "update-contact", tag: tagContacts,
+		summary: "Change the value of a contact, deactivate or reactivate it", access: writeAccess,
+		description: "A deactivated contact is history: its value changes only together with is_active true.",
+		params:      []*huma.Param{idParam},
+		body:        reflect.TypeFor[ContactPatch](), mergePatch: true,
+		status: http.StatusOK, result: reflect.TypeFor[Contact](),
+		errors: []errcode.Code{
+			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+		},
+		handle: a.updateContact,
+	})
+	a.add(route{
 		method: http.MethodDelete, path: "/accounts/contacts/{id}", id: "deactivate-contact", tag: tagContacts,
 		summary: "Deactivate a contact", access: writeAccess,
 		description: "It stays as history, and its value is free again.",
@@ -70,7 +88,7 @@ func (a *API) addContacts() {
 		summary: "The contacts of a user", access: readAccess,
 		params: []*huma.Param{userIDParam, includeInactiveParam},
 		status: http.StatusOK, result: reflect.TypeFor[ContactList](), headers: []string{"X-Cache", "X-Data-Source"},
-		errors: []errcode.Code{errcode.NotFound}, handle: a.listUserContacts,
+		errors: []errcode.Code{errcode.NotFound}, compress: true, handle: a.listUserContacts,
 	})
 }
 
@@ -97,6 +115,19 @@ func (a *API) getContact(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	w.from(origin)
+	return w.json(http.StatusOK, newContact(contact))
+}
+
+func (a *API) updateContact(ctx context.Context, w *response, in *input) error {
+	id := in.uuid(idParam)
+	body := readBody[ContactPatch](in)
+	if err := in.err(); err != nil {
+		return err
+	}
+	contact, err := a.accounts.UpdateContact(ctx, id, accounts.ContactPatch{Value: body.Value, IsActive: body.IsActive})
+	if err != nil {
+		return err
+	}
 	return w.json(http.StatusOK, newContact(contact))
 }
 

@@ -99,3 +99,50 @@ func TestContactFaults(t *testing.T) {
 	p = s.call(http.MethodGet, "/accounts/contacts/user/1?include_inactive=yes", "").problem(errcode.Validation)
 	require.Equal(t, []string{"user_id invalid_uuid", "include_inactive invalid_boolean"}, p.faults())
 }
+
+func TestUpdateContact(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	user := s.createUser(`{}`)
+	var phone Contact
+	s.addContactTo(user, "phone", "+79991234567").ok(http.StatusCreated, &phone)
+	path := "/accounts/contacts/" + phone.ID.String()
+	find := func(identifier string) answer {
+		return s.call(http.MethodGet, "/accounts/users/by-identifier?identifier="+identifier, "")
+	}
+	find("+79991234567").ok(http.StatusOK, nil)
+	var got Contact
+	s.call(http.MethodPatch, path, `{"value":"8 (999) 765-43-21"}`).ok(http.StatusOK, &got)
+	require.Equal(t, "8 (999) 765-43-21", got.Value)
+	require.Equal(t, phone.ID, got.ID)
+	find("+79991234567").problem(errcode.NotFound)
+	find("+79997654321").ok(http.StatusOK, nil)
+	s.call(http.MethodPatch, path, `{"is_active":false}`, "Content-Type", "application/merge-patch+json").ok(http.StatusOK, &got)
+	require.False(t, got.IsActive)
+	require.NotNil(t, got.DeactivatedAt)
+	find("+79997654321").problem(errcode.NotFound)
+	require.Equal(t, []string{"value deactivated"}, s.call(http.MethodPatch, path, `{"value":"+79991111111"}`).problem(errcode.Validation).faults())
+	s.call(http.MethodPatch, path, `{}`).ok(http.StatusOK, &got)
+	require.False(t, got.IsActive)
+	s.call(http.MethodPatch, path, `{"is_active":true,"value":"+79991111111"}`).ok(http.StatusOK, &got)
+	require.True(t, got.IsActive)
+	require.Nil(t, got.DeactivatedAt)
+
+	s.addContactTo(s.createUser(`{}`), "phone", "+79992222222").ok(http.StatusCreated, nil)
+	a := s.call(http.MethodPatch, path, `{"value":"8-999-222-22-22"}`)
+	require.Equal(t, []string{"value taken"}, a.problem(errcode.IdentifierTaken).faults())
+	require.NotContains(t, a.Body.String(), "222-22")
+	for body, want := range map[string][]string{
+		`{"value":"123"}`:                      {"value invalid_phone"},
+		`{"value":null,"is_active":"x"}`:       {"is_active invalid_type", "value null"},
+		`{"value":"","type":"email"}`:          {"type unknown", "value too_short"},
+		`{"value":"+7 (999) 111-11-11\u0000"}`: {"value invalid_text"},
+	} {
+		require.Equal(t, want, s.call(http.MethodPatch, path, body).problem(errcode.Validation).faults(), body)
+	}
+	var login Contact
+	s.addContactTo(user, "second_login", "ivan").ok(http.StatusCreated, &login)
+	s.call(http.MethodPatch, "/accounts/contacts/"+login.ID.String(), `{"value":"a@b"}`).problem(errcode.InvalidSecondLogin)
+	p := s.call(http.MethodPatch, "/accounts/contacts/"+absentID, `{"value":"x"}`).problem(errcode.NotFound)
+	require.Equal(t, ProblemDetails{Entity: "Contact", ID: absentID}, p.Details)
+}

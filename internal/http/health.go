@@ -14,7 +14,7 @@ const readyTimeout = 2 * time.Second
 
 // Health is the answer of /healthz and /readyz.
 type Health struct {
-	Status string           `json:"status" enum:"ok,not_ready,draining"`
+	Status string           `json:"status" enum:"ok,degraded,unavailable,draining"`
 	Checks map[string]Check `json:"checks,omitempty" doc:"write, replica, redis, schema"`
 }
 
@@ -35,15 +35,16 @@ func (a *API) addHealth() {
 	a.add(route{
 		method: http.MethodGet, path: "/readyz", id: "get-readiness", tag: tagOperation,
 		summary: "The service can take requests", access: public,
-		description: "503 with the same body if the write pool cannot write, the schema is not ours, or the service is about to stop.",
-		status:      http.StatusOK, result: reflect.TypeFor[Health](), handle: a.getReadiness,
+		description: "degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same " +
+			"body if no read is answered, the schema is too old, or the service is about to stop.",
+		status: http.StatusOK, result: reflect.TypeFor[Health](), handle: a.getReadiness,
 	})
 	ready := a.openAPI.Paths["/readyz"].Get.Responses
 	ready["503"] = ready["200"]
 	a.add(route{
 		method: http.MethodGet, path: "/openapi.json", id: "get-openapi", tag: tagOperation,
 		summary: "This document", access: public,
-		status: http.StatusOK, result: reflect.TypeFor[map[string]any](), handle: a.getOpenAPI,
+		status: http.StatusOK, result: reflect.TypeFor[map[string]any](), compress: true, handle: a.getOpenAPI,
 	})
 }
 
@@ -62,11 +63,14 @@ func (a *API) getReadiness(ctx context.Context, w *response, _ *input) error {
 	answer := Health{Status: "ok", Checks: make(map[string]Check, len(health.Checks))}
 	for name, c := range health.Checks {
 		answer.Checks[name] = newCheck(c)
+		if c.Degraded {
+			answer.Status = "degraded"
+		}
 	}
 	if health.Ready {
 		return w.json(http.StatusOK, answer)
 	}
-	answer.Status = "not_ready"
+	answer.Status = "unavailable"
 	w.Header().Set("Retry-After", "1")
 	return w.json(http.StatusServiceUnavailable, answer)
 }

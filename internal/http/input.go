@@ -108,6 +108,22 @@ func (in *input) raw(p *huma.Param) (string, bool) {
 	panic("httpapi: no parameter is read from the " + p.In)
 }
 
+// has reports whether the request has one of these query parameters.
+func (in *input) has(params ...*huma.Param) bool {
+	return slices.ContainsFunc(params, func(p *huma.Param) bool {
+		return slices.ContainsFunc(in.query, func(q queryPair) bool { return q.name == p.Name })
+	})
+}
+
+// excludes reports these query parameters, if they are there, as ones that cannot stand beside others.
+func (in *input) excludes(others string, params ...*huma.Param) {
+	for _, p := range params {
+		if in.has(p) {
+			in.wrong(p.Name, "excluded", "cannot be combined with "+others)
+		}
+	}
+}
+
 // text returns the decoded value of a parameter, and whether there is one to look at.
 func (in *input) text(p *huma.Param) (string, bool) {
 	raw, ok := in.raw(p)
@@ -170,6 +186,27 @@ func (in *input) integer(p *huma.Param) int {
 		in.wrong(p.Name, "invalid_integer", fmt.Sprintf("must be an integer from %d to %d", low, high))
 	}
 	return n
+}
+
+// shortText returns the value of a parameter within the limits of its schema.
+func (in *input) shortText(p *huma.Param) string {
+	text, _ := in.text(p)
+	if longest := *p.Schema.MaxLength; utf8.RuneCountInString(text) > longest {
+		in.wrong(p.Name, "too_long", fmt.Sprintf("must have at most %d characters", longest))
+	}
+	return text
+}
+
+// choice returns the value of a parameter that has few, or the schema's default.
+func (in *input) choice(p *huma.Param) string {
+	text, ok := in.text(p)
+	if !ok {
+		return p.Schema.Default.(string)
+	}
+	if !slices.Contains(p.Schema.Enum, any(text)) {
+		in.wrong(p.Name, "unknown", "must be one of "+strings.Trim(fmt.Sprint(p.Schema.Enum), "[]"))
+	}
+	return text
 }
 
 func (in *input) boolean(p *huma.Param) *bool {

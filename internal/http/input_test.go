@@ -71,16 +71,18 @@ func TestQueryParameters(t *testing.T) {
 		require.Equal(t, []string{"updated_since invalid_time"}, in.faults(), query)
 	}
 
-	in = newTestInput("user_id="+absentID, memberParam)
-	require.Equal(t, absentID, in.uuid(memberParam).String())
+	userParam := *memberParam
+	userParam.Required = true
+	in = newTestInput("user_id="+absentID, &userParam)
+	require.Equal(t, absentID, in.uuid(&userParam).String())
 	require.NoError(t, in.err())
 	for query, want := range map[string]string{
 		"": "user_id required", "user_id=": "user_id invalid_uuid", "user_id=1": "user_id invalid_uuid",
 		"user_id={" + absentID + "}": "user_id invalid_uuid", "user_id=0199a1b200007000800000000000000a": "user_id invalid_uuid",
 		"user_id=%ff": "user_id invalid_encoding", "user_id=%": "user_id invalid_encoding",
 	} {
-		in := newTestInput(query, memberParam)
-		in.uuid(memberParam)
+		in := newTestInput(query, &userParam)
+		in.uuid(&userParam)
 		require.Equal(t, []string{want}, in.faults(), query)
 	}
 }

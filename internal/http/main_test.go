@@ -63,6 +63,11 @@ func newBareAPI(t testing.TB, change ...func(*Config)) *stack {
 // newStack returns an API on real PostgreSQL and Redis servers.
 func newStack(t testing.TB) *stack {
 	t.Helper()
+	return newStackWith(t, func(*Config) {})
+}
+
+func newStackWith(t testing.TB, change func(*Config)) *stack {
+	t.Helper()
 	db := pgtest.Shared(t)
 	quiet := slog.New(slog.DiscardHandler)
 	primary, err := postgres.OpenPrimary(postgres.Config{URL: db.WriteURL, MaxConns: 4})
@@ -81,12 +86,14 @@ func newStack(t testing.TB) *stack {
 	require.Eventually(t, func() bool { return c.Ping(ctx) == nil }, 10*time.Second, 5*time.Millisecond)
 	parser, err := identifier.NewParser("RU")
 	require.NoError(t, err)
-	s := newStackOf(t, Config{
+	cfg := Config{
 		Accounts: accounts.New(accounts.Config{
 			Primary: primary, Cache: c, Parser: parser, UserLife: 10 * time.Minute, DictionaryLife: 3 * time.Hour, SchemaVersion: 1,
 		}),
-		Auth: newVerifier(t, db.AuthRedis().URL, auth.OutageDeny),
-	})
+		Auth: newVerifier(t, db.AuthRedis().URL, auth.OutageAllow), Version: "test",
+	}
+	change(&cfg)
+	s := newStackOf(t, cfg)
 	s.db = db
 	return s
 }
@@ -153,6 +160,7 @@ func (s *stack) call(method, target, body string, headers ...string) answer {
 func (s *stack) send(r *http.Request) answer {
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
+	requireDocumented(s.t, r, w)
 	return answer{w, s.t}
 }
 

@@ -19,6 +19,9 @@ const (
 	// requestTimeout is the deadline of a handler: more than the 5 s after which the database layer
 	// gives up, and a body's arrival on top of that.
 	requestTimeout = bodyTimeout + 6*time.Second
+	// slowRequestTimeout is the same for the bulk routes: 100,000 rows take half a minute to be staged
+	// or sent.
+	slowRequestTimeout = slowBodyTimeout + 50*time.Second
 	// maxRequestIDBytes bounds the id that a client may choose.
 	maxRequestIDBytes = 64
 	// unmatched is the route of requests that no route matched, in logs and metrics.
@@ -36,7 +39,7 @@ var (
 )
 
 // ServeHTTP answers one request. What it does for every route stands here, in its order: request id
-// and headers, recovery, log line and metric, deadline, trailing slash, authentication, routing.
+// and headers, recovery, log line and metric, CORS, trailing slash, rate limits and authentication, routing.
 func (a *API) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 	w := &response{ResponseWriter: writer, requestID: requestID(r), route: unmatched}
 	h := w.Header()
@@ -44,14 +47,17 @@ func (a *API) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 	h["X-Content-Type-Options"] = noSniff
 	h["Cache-Control"] = privateNoCache
 	defer a.finish(w, r, time.Now())
+	a.entry.ServeHTTP(w, r)
+}
 
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
-	defer cancel()
-	r = withoutTrailingSlash(r.WithContext(ctx))
+// dispatch is what follows once the answer will be logged, and CORS has its headers.
+func (a *API) dispatch(writer http.ResponseWriter, r *http.Request) {
+	w := writer.(*response)
+	r = withoutTrailingSlash(r)
 
 	if r.URL.Path == "/accounts" || strings.HasPrefix(r.URL.Path, "/accounts/") {
 		// Before routing, so that a stranger cannot tell which routes exist.
-		if err := a.authenticate(w, r); err != nil {
+		if err := a.admit(w, r); err != nil {
 			w.problem(r, err)
 			return
 		}
@@ -83,7 +89,7 @@ func (a *API) finish(w *response, r *http.Request, start time.Time) {
 
 func (a *API) log(w *response, r *http.Request, duration time.Duration, stack []byte) {
 	level := slog.LevelInfo
-	if w.status >= http.StatusInternalServerError {
+	if w.status >= http.StatusInternalServerError || w.status < http.StatusBadRequest && w.cause != nil {
 		level = slog.LevelError
 	}
 	// The request's own context may have ended, and a handler may drop what comes with such a one.
@@ -185,8 +191,25 @@ func withoutTrailingSlash(r *http.Request) *http.Request {
 	u := *r.URL
 	u.Path = path[:len(path)-1]
 	u.RawPath = strings.TrimSuffix(u.RawPath, "/")
-	r.URL = &u // r is our copy
+	r = r.WithContext(r.Context()) // the request is not ours to change
+	r.URL = &u
 	return r
+}
+
+// admit authenticates a request within its limits. The address comes first: guessing tokens shall not
+// be free.
+func (a *API) admit(w *response, r *http.Request) error {
+	if a.requests != nil || a.guesses != nil {
+		w.caller.address = "address " + a.limits.clientAddress(r)
+	}
+	if err := a.limitRequests(w, w.caller.address); err != nil {
+		return err
+	}
+	if err := a.authenticate(w, r); err != nil {
+		return err
+	}
+	w.caller.token = r.Header.Get("Authorization")
+	return a.limitRequests(w, w.caller.token)
 }
 
 // authenticate stores who sent the request.

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
@@ -35,7 +36,7 @@ func newOpenAPI(version string, registry huma.Registry) *huma.OpenAPI {
 		},
 		Tags: []*huma.Tag{
 			{Name: tagUsers}, {Name: tagContacts}, {Name: tagGroups}, {Name: tagContactTypes},
-			{Name: tagMemberships}, {Name: tagOperation},
+			{Name: tagMemberships}, {Name: tagImports}, {Name: tagOperation},
 		},
 	}
 }
@@ -47,6 +48,7 @@ const (
 	tagGroups       = "user-groups"
 	tagContactTypes = "contact-types"
 	tagMemberships  = "user-group-memberships"
+	tagImports      = "imports"
 	tagOperation    = "operation"
 )
 
@@ -55,7 +57,7 @@ type uuidText string
 
 // Schema implements huma.SchemaProvider.
 func (uuidText) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Format: "uuid", Examples: []any{"0199a1b2-0000-7000-8000-000000000001"}}
+	return &huma.Schema{Type: huma.TypeString, Format: "uuid", Examples: []any{exampleID}}
 }
 
 // freeObject is any JSON object, kept as it was sent.
@@ -63,7 +65,9 @@ type freeObject []byte
 
 // Schema implements huma.SchemaProvider.
 func (freeObject) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}
+	return &huma.Schema{
+		Type: huma.TypeObject, AdditionalProperties: true, Examples: []any{map[string]any{"name": "Ivan"}},
+	}
 }
 
 // MarshalJSON implements json.Marshaler.
@@ -80,13 +84,14 @@ func (a *API) operation(rt *route) *huma.Operation {
 	op := &huma.Operation{
 		Method: rt.method, Path: rt.path, OperationID: rt.id, Tags: []string{rt.tag},
 		Summary: rt.summary, Description: rt.description,
-		Parameters: rt.params,
+		Parameters: a.documented(rt.params),
 		Responses:  map[string]*huma.Response{},
 	}
 	codes := slices.Clone(rt.errors)
 	if rt.access != public {
 		op.Security = []map[string][]string{{tokenScheme: {}}}
-		codes = append(codes, errcode.Validation, errcode.Unauthenticated, errcode.RevocationUnavailable, errcode.Database)
+		codes = append(codes, errcode.Validation, errcode.Unauthenticated, errcode.RevocationUnavailable, errcode.Database,
+			errcode.RateLimited)
 	}
 	if scope := rt.access.scope(); scope != "" {
 		op.Description = strings.TrimSpace(op.Description + " Needs the scope " + scope + ".")
@@ -98,44 +103,67 @@ func (a *API) operation(rt *route) *huma.Operation {
 			content["application/merge-patch+json"] = a.content(rt.body)
 		}
 		op.RequestBody = &huma.RequestBody{Required: true, Content: content}
+	}
+	if rt.upload {
+		op.RequestBody = uploadBody
+	}
+	if op.RequestBody != nil {
 		codes = append(codes, errcode.PayloadTooLarge, errcode.UnsupportedMediaType)
 	}
 	a.addSuccess(op, rt)
-	a.addErrors(op, append(codes, errcode.Internal))
+	a.addErrors(op, rt.path, append(codes, errcode.Internal))
 	return op
 }
 
 func (a *API) addSuccess(op *huma.Operation, rt *route) {
 	success := &huma.Response{Description: http.StatusText(rt.status), Headers: map[string]*huma.Header{}}
 	for _, name := range append(rt.headers, "X-Request-ID") {
-		success.Headers[name] = &huma.Header{Schema: &huma.Schema{Type: huma.TypeString}}
+		success.Headers[name] = textHeader()
 	}
 	if rt.result != nil {
-		success.Content = map[string]*huma.MediaType{"application/json": a.content(rt.result)}
+		mediaType := rt.mediaType
+		if mediaType == "" {
+			mediaType = "application/json"
+		}
+		success.Content = map[string]*huma.MediaType{mediaType: a.content(rt.result)}
 	}
 	op.Responses[strconv.Itoa(rt.status)] = success
+	if rt.accepted != nil {
+		op.Responses["202"] = &huma.Response{
+			Description: "The work goes on in the background; Location says where to ask for it",
+			Headers: map[string]*huma.Header{
+				"Location": textHeader(), "Preference-Applied": textHeader(), "X-Request-ID": textHeader(),
+			},
+			Content: map[string]*huma.MediaType{"application/json": a.content(rt.accepted)},
+		}
+	}
 	if slices.Contains(rt.params, ifNoneMatchParam) {
 		op.Responses["304"] = &huma.Response{Description: "The client has this already", Headers: success.Headers}
 	}
 }
 
 // addErrors documents one answer for each status, which names its codes.
-func (a *API) addErrors(op *huma.Operation, codes []errcode.Code) {
+func (a *API) addErrors(op *huma.Operation, path string, codes []errcode.Code) {
 	texts := map[int][]string{}
 	for _, code := range codes {
 		texts[statuses[code]] = append(texts[statuses[code]], string(code))
 	}
 	for status, names := range texts {
 		slices.Sort(names)
+		content := a.content(reflect.TypeFor[Problem]())
+		content.Example = exampleProblem(errcode.Code(names[0]), path)
 		op.Responses[strconv.Itoa(status)] = &huma.Response{
 			Description: strings.Join(slices.Compact(names), ", "),
-			Content:     map[string]*huma.MediaType{"application/problem+json": a.content(reflect.TypeFor[Problem]())},
+			Content:     map[string]*huma.MediaType{"application/problem+json": content},
 		}
 	}
 }
 
+func textHeader() *huma.Header { return &huma.Header{Schema: &huma.Schema{Type: huma.TypeString}} }
+
 func (a *API) content(t reflect.Type) *huma.MediaType {
-	return &huma.MediaType{Schema: a.registry.Schema(t, true, "")}
+	schema := a.registry.Schema(t, true, "")
+	return &huma.MediaType{Schema: schema, Example: a.example(schema)}
 }
 
 // Parameters that several routes have.
@@ -146,6 +174,8 @@ var (
 	}
 	userIDParam = pathUUID("user_id")
 	idParam     = pathUUID("id")
+	cursorParam = queryText("cursor", "The next_cursor of the answer before, unchanged; empty for the first.", maxCursorRunes)
+	limitParam  = queryInteger("limit", fmt.Sprintf("Items an answer; %d if left out.", defaultPageSize), 1, maxPageSize, defaultPageSize)
 )
 
 func pathUUID(name string) *huma.Param {
@@ -158,6 +188,18 @@ func queryUUID(name, description string) *huma.Param {
 
 func queryBoolean(name, description string) *huma.Param {
 	return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: huma.TypeBoolean}}
+}
+
+func queryText(name, description string, longest int) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{
+		Type: huma.TypeString, MaxLength: new(longest),
+	}}
+}
+
+func queryChoice(name, description, standard string, choices ...any) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{
+		Type: huma.TypeString, Enum: choices, Default: standard,
+	}}
 }
 
 func queryInteger(name, description string, low, high, standard int) *huma.Param {

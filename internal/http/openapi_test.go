@@ -40,7 +40,7 @@ func TestDocumentIsServed(t *testing.T) {
 	require.Equal(t, "test", doc.Info.Version)
 	require.NotContains(t, a.Body.String(), "http://", "something outside is named")
 	require.NotContains(t, a.Body.String(), "https://", "something outside is named")
-	for _, path := range []string{"/docs", "/openapi.yaml", "/openapi-3.0.json", "/schemas/User.json"} {
+	for _, path := range []string{"/openapi.yaml", "/openapi-3.0.json", "/schemas/User.json"} {
 		require.Equal(t, http.StatusNotFound, s.call(http.MethodGet, path, "").Code)
 	}
 }
@@ -52,7 +52,7 @@ func TestDocumentAndRouterAgree(t *testing.T) {
 	doc := loadDocument(t, s.API)
 	routed := map[string]bool{}
 	require.NoError(t, chi.Walk(s.router, func(method, path string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
-		if method == http.MethodHead {
+		if method == http.MethodHead || strings.HasPrefix(path, "/docs") {
 			return nil // goes without saying
 		}
 		routed[method+" "+path] = true

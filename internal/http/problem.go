@@ -76,21 +76,26 @@ func (w *response) problem(r *http.Request, err error) {
 	status := statuses[e.Code]
 	w.setErrorHeaders(r, e, status)
 	w.Header().Set("Content-Type", "application/problem+json")
-	body, err := encode(Problem{
-		Type:      "about:blank",
-		Title:     http.StatusText(status),
-		Status:    status,
-		Detail:    e.Message,
-		Instance:  r.URL.EscapedPath(),
-		RequestID: w.requestID,
-		ErrorCode: e.Code,
-		Message:   e.Message,
-		Details:   ProblemDetails{Entity: e.Entity, ID: e.ID, Version: e.Version, Errors: e.Fields},
-	})
+	body, err := encode(newProblem(e, r.URL.EscapedPath(), w.requestID))
 	if err != nil {
 		panic(err) // a struct of strings
 	}
 	w.send(status, body)
+}
+
+func newProblem(e *errcode.Error, path, requestID string) Problem {
+	status := statuses[e.Code]
+	return Problem{
+		Type:      "about:blank",
+		Title:     http.StatusText(status),
+		Status:    status,
+		Detail:    e.Message,
+		Instance:  path,
+		RequestID: requestID,
+		ErrorCode: e.Code,
+		Message:   e.Message,
+		Details:   ProblemDetails{Entity: e.Entity, ID: e.ID, Version: e.Version, Errors: e.Fields},
+	}
 }
 
 // coded returns the error with a code that err is or stands for.
@@ -117,6 +122,6 @@ func (w *response) setErrorHeaders(r *http.Request, e *errcode.Error, status int
 		h.Set("WWW-Authenticate", `Bearer realm="accounts", error="insufficient_scope"`)
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		wait := max(e.RetryAfter, minRetryAfter)
-		h.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+		h.Set("Retry-After", strconv.Itoa(seconds(wait)))
 	}
 }

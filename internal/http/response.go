@@ -19,6 +19,9 @@ type response struct {
 	route     string // pattern
 	principal auth.Principal
 	origin    accounts.Origin
+	caller    caller
+	guesses   int  // identifiers of the request that name nobody
+	compress  bool // the route's answers are worth it, and the client understands
 
 	status int // 0 until the header is written
 	bytes  int64
@@ -82,6 +85,10 @@ func (w *response) json(status int, v any) error {
 }
 
 func (w *response) send(status int, body []byte) {
+	if w.compress && len(body) >= minCompressed {
+		body = compressed(body)
+		w.Header().Set("Content-Encoding", "gzip")
+	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // it fails when the client has left: nobody to tell

@@ -45,6 +45,16 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// MaxBodyBytes bounds a JSON body. 1 MiB if 0.
 	MaxBodyBytes int64
+	// MaxUploadBytes bounds the file of an upload. 10 MiB if 0.
+	MaxUploadBytes int64
+	// UploadExtensions are those that the name of such a file may have, in lower case and without a
+	// dot. csv, xlsx and xls if nil.
+	UploadExtensions []string
+	// Limits are the rate limits; the zero value has none.
+	Limits RateLimits
+	// Origins are those whose pages may use the API (CORS), such as https://example.com; "*" is all of
+	// them, none means that no page of another origin may.
+	Origins []string
 	// Version of the service, for the OpenAPI document.
 	Version string
 	// DrainDelay is how long Serve goes on accepting connections after its context ended, so that a
@@ -61,6 +71,15 @@ type API struct {
 	maxBodyBytes int64
 	drainDelay   time.Duration
 	draining     atomic.Bool
+
+	maxUploadBytes   int64
+	uploadExtensions []string
+
+	limits   RateLimits
+	requests *limiter // nil: no limit
+	guesses  *limiter
+
+	entry http.Handler // dispatch, behind CORS
 
 	router   *chi.Mux
 	registry huma.Registry
@@ -79,8 +98,15 @@ type route struct {
 	params       []*huma.Param
 	body         reflect.Type // of the JSON body; nil if there is none
 	mergePatch   bool         // the body may also be called application/merge-patch+json
+	upload       bool         // the body is multipart/form-data with a file
+	maxBody      int64        // of the JSON body in bytes; 0: the API's
+	slow         bool         // body and work may take longer than elsewhere
+	compress     bool         // the answer is large; never where there is an ETag
+	guess        bool         // identifiers that name nobody count against a limit
 	status       int          // of success
 	result       reflect.Type // of the body of success; nil if there is none
+	mediaType    string       // of the body of success; JSON if empty
+	accepted     reflect.Type // of the body of 202; nil if the route has no such answer
 	headers      []string     // of success, besides those of every answer
 	errors       []errcode.Code
 	handle       func(ctx context.Context, w *response, in *input) error
@@ -106,16 +132,34 @@ func New(cfg Config) *API {
 	if a.maxBodyBytes == 0 {
 		a.maxBodyBytes = defaultMaxBodyBytes
 	}
+	a.limits = cfg.Limits
+	a.requests, a.guesses = newLimiter(cfg.Limits.PerMinute), newLimiter(cfg.Limits.NotFoundPerMinute)
+	a.entry = http.HandlerFunc(a.dispatch)
+	if len(cfg.Origins) > 0 {
+		a.entry = newCORS(cfg.Origins).Handler(a.entry)
+	}
+	a.maxUploadBytes, a.uploadExtensions = cfg.MaxUploadBytes, cfg.UploadExtensions
+	if a.maxUploadBytes == 0 {
+		a.maxUploadBytes = defaultMaxUploadBytes
+	}
+	if a.uploadExtensions == nil {
+		a.uploadExtensions = defaultUploadExtensions
+	}
 	a.openAPI = newOpenAPI(cfg.Version, a.registry)
 	a.router.NotFound(a.notFound)
 	a.router.MethodNotAllowed(a.methodNotAllowed)
 
 	a.addHealth()
+	a.addDocs()
 	a.addUsers()
 	a.addContacts()
 	a.addUserGroups()
 	a.addContactTypes()
 	a.addMemberships()
+	a.addLookup()
+	a.addBulk()
+	a.addUploads()
+	a.addImports()
 
 	var err error
 	if a.document, err = json.Marshal(a.openAPI); err != nil {
@@ -139,13 +183,44 @@ func (a *API) add(rt route) {
 
 func (a *API) answer(w *response, r *http.Request, rt *route) {
 	w.route = rt.path
+	ctx, cancel := context.WithTimeout(r.Context(), rt.timeout())
+	defer cancel()
+	if rt.slow { // it outlives what the server gives every answer
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(rt.timeout() + slowReaderTime))
+	}
+	if rt.compress {
+		w.Header().Add("Vary", "Accept-Encoding")
+		w.compress = acceptsGzip(r)
+	}
 	err := rt.access.check(&w.principal, r)
+	if err == nil && rt.guess {
+		err = a.limitGuesses(w)
+		defer a.countGuesses(w)
+	}
 	if err == nil {
-		err = rt.handle(r.Context(), w, newInput(a, w, r, rt))
+		err = rt.handle(ctx, w, newInput(a, w, r, rt))
 	}
 	if err != nil {
-		w.problem(r, err)
+		begun := w.status != 0
+		if w.problem(r, err); begun {
+			panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+		}
 	}
+}
+
+// timeout is the deadline of the route's handler.
+func (rt *route) timeout() time.Duration {
+	if rt.slow {
+		return slowRequestTimeout
+	}
+	return requestTimeout
+}
+
+func (rt *route) bodyTimeout() time.Duration {
+	if rt.slow {
+		return slowBodyTimeout
+	}
+	return bodyTimeout
 }
 
 func (a *API) notFound(w http.ResponseWriter, r *http.Request) {

@@ -13,8 +13,10 @@ import (
 const (
 	// headerTimeout is how long a client may take to send a request's header.
 	headerTimeout = 5 * time.Second
-	// answerTimeout bounds handler and answer together: requestTimeout, and a slow reader on top.
-	answerTimeout = requestTimeout + 14*time.Second
+	// slowReaderTime is what a client may take to read an answer.
+	slowReaderTime = 14 * time.Second
+	// answerTimeout bounds handler and answer together.
+	answerTimeout = requestTimeout + slowReaderTime
 	// idleTimeout is longer than what load balancers keep a connection for, so that they close first.
 	idleTimeout = 60 * time.Second
 	// maxHeaderBytes: a token may have 8 KiB, and a URL names one identifier.

@@ -150,6 +150,7 @@ func TestReadiness(t *testing.T) {
 		s.call(http.MethodGet, "/readyz", "").ok(http.StatusOK, &health)
 		return health.Checks["redis"].Degraded
 	}, 10*time.Second, 5*time.Millisecond, "ready without the cache")
+	require.Equal(t, "degraded", health.Status)
 	user := s.createUser(`{}`)
 	a := s.call(http.MethodGet, "/accounts/users/"+user.ID.String(), "").ok(http.StatusOK, nil)
 	require.Equal(t, "bypass", a.Header().Get("X-Cache"))

@@ -20,6 +20,8 @@ const (
 	maxPageSize     = 100
 	// maxPage keeps the offset, and with it the rows that PostgreSQL must skip, within 32 bits.
 	maxPage = (1<<31 - 1) / maxPageSize
+	// maxCursorRunes is more than a cursor has, and keeps a wrong one out of the decoder.
+	maxCursorRunes = 64
 )
 
 // User is a user in a list.
@@ -68,6 +70,22 @@ type UserPage struct {
 	TotalEstimated bool   `json:"total_estimated,omitempty" doc:"Total and pages are estimates."`
 }
 
+// UserSlice is a part of the users in the order of creation, from a cursor on.
+type UserSlice struct {
+	Items      []User  `json:"items" nullable:"false"`
+	NextCursor *string `json:"next_cursor" example:"AZmhsgAAcACAAAAAAAAAAQ" doc:"Where the next slice begins; null at the end."`
+}
+
+// userList documents the two forms of the list of users.
+type userList struct{}
+
+// Schema implements huma.SchemaProvider.
+func (userList) Schema(r huma.Registry) *huma.Schema {
+	return &huma.Schema{OneOf: []*huma.Schema{
+		r.Schema(reflect.TypeFor[UserPage](), true, ""), r.Schema(reflect.TypeFor[UserSlice](), true, ""),
+	}}
+}
+
 // NewUser is the body that creates a user.
 type NewUser struct {
 	Profile  freeObject       `json:"profile,omitempty"`
@@ -92,7 +110,7 @@ var (
 	identifierParam = &huma.Param{
 		Name: "identifier", In: "query", Required: true,
 		Description: "A uuid, phone, email address or second_login of an active user. A leading plus need not be encoded.",
-		Schema:      &huma.Schema{Type: huma.TypeString, MinLength: new(1), MaxLength: new(maxIdentifierRunes)},
+		Schema:      &huma.Schema{Type: huma.TypeString, MinLength: new(1), MaxLength: new(maxIdentifierRunes), Examples: []any{"+79991234567"}},
 	}
 	pageParam         = queryInteger("page", "From 1.", 1, maxPage, 1)
 	sizeParam         = queryInteger("size", "Users a page.", 1, maxPageSize, defaultPageSize)
@@ -115,7 +133,7 @@ func (a *API) addUsers() {
 		summary: "Find an active user by uuid, phone, email or second login", access: readAccess,
 		params: []*huma.Param{identifierParam, ifNoneMatchParam},
 		status: http.StatusOK, result: reflect.TypeFor[MatchedUser](), headers: documentHeaders,
-		errors: []errcode.Code{errcode.NotFound}, handle: a.getUserByIdentifier,
+		errors: []errcode.Code{errcode.NotFound}, guess: true, handle: a.getUserByIdentifier,
 	})
 	a.add(route{
 		method: http.MethodGet, path: "/accounts/users/{user_id}", id: "get-user", tag: tagUsers,
@@ -127,10 +145,12 @@ func (a *API) addUsers() {
 	})
 	a.add(route{
 		method: http.MethodGet, path: "/accounts/users", id: "list-users", tag: tagUsers,
-		summary: "A page of users", access: readAccess,
-		params: []*huma.Param{pageParam, sizeParam, isActiveParam, groupIDParam, updatedSinceParam},
-		status: http.StatusOK, result: reflect.TypeFor[UserPage](), headers: []string{"X-Cache", "X-Data-Source"},
-		handle: a.listUsers,
+		summary: "Users in the order of creation, by page or by cursor", access: readAccess,
+		description: "With cursor or limit the answer is a UserSlice: every slice costs the same, and no user is " +
+			"missed or seen twice while others are created. Otherwise it is a UserPage.",
+		params: []*huma.Param{pageParam, sizeParam, cursorParam, limitParam, isActiveParam, groupIDParam, updatedSinceParam},
+		status: http.StatusOK, result: reflect.TypeFor[userList](), headers: []string{"X-Cache", "X-Data-Source"},
+		compress: true, handle: a.listUsers,
 	})
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/users", id: "create-user", tag: tagUsers,
@@ -160,6 +180,9 @@ func (a *API) getUserByIdentifier(ctx context.Context, w *response, in *input) e
 	}
 	answer, err := a.accounts.UserByIdentifier(ctx, text, in.ifNoneMatch())
 	if err != nil {
+		if errcode.Of(err) == errcode.NotFound {
+			w.guesses++
+		}
 		return err
 	}
 	w.answer(http.StatusOK, answer)
@@ -180,12 +203,11 @@ func (a *API) getUser(ctx context.Context, w *response, in *input) error {
 }
 
 func (a *API) listUsers(ctx context.Context, w *response, in *input) error {
-	page, size := in.integer(pageParam), in.integer(sizeParam)
-	filter := accounts.UserFilter{
-		IsActive:     in.boolean(isActiveParam),
-		GroupID:      in.optionalUUID(groupIDParam),
-		UpdatedSince: in.time(updatedSinceParam),
+	if in.has(cursorParam, limitParam) {
+		return a.listUsersAfter(ctx, w, in)
 	}
+	page, size := in.integer(pageParam), in.integer(sizeParam)
+	filter := in.userFilter()
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -194,17 +216,53 @@ func (a *API) listUsers(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	answer := UserPage{
-		Items: make([]User, len(found.Items)), Page: found.Page, Size: found.Size,
+		Items: newUsers(found.Items), Page: found.Page, Size: found.Size,
 		Total: found.Total, Pages: found.Pages, TotalEstimated: found.TotalEstimated,
 	}
-	for i, u := range found.Items {
-		answer.Items[i] = User{
+	w.from(origin)
+	return w.json(http.StatusOK, answer)
+}
+
+func (a *API) listUsersAfter(ctx context.Context, w *response, in *input) error {
+	cursor, limit := in.shortText(cursorParam), in.integer(limitParam)
+	in.excludes("cursor or limit", pageParam, sizeParam)
+	filter := in.userFilter()
+	if err := in.err(); err != nil {
+		return err
+	}
+	found, origin, err := a.accounts.ListUsersAfter(ctx, filter, cursor, limit)
+	if err != nil {
+		return err
+	}
+	w.from(origin)
+	return w.json(http.StatusOK, UserSlice{Items: newUsers(found.Items), NextCursor: nextCursor(found.Next)})
+}
+
+func (in *input) userFilter() accounts.UserFilter {
+	return accounts.UserFilter{
+		IsActive:     in.boolean(isActiveParam),
+		GroupID:      in.optionalUUID(groupIDParam),
+		UpdatedSince: in.time(updatedSinceParam),
+	}
+}
+
+func newUsers(found []accounts.User) []User {
+	users := make([]User, len(found))
+	for i, u := range found {
+		users[i] = User{
 			ID: u.ID, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
 			IsActive: u.IsActive, Profile: freeObject(u.Profile), Version: u.Version,
 		}
 	}
-	w.from(origin)
-	return w.json(http.StatusOK, answer)
+	return users
+}
+
+// nextCursor is null at the end of a list.
+func nextCursor(next string) *string {
+	if next == "" {
+		return nil
+	}
+	return &next
 }
 
 func (a *API) createUser(ctx context.Context, w *response, in *input) error {

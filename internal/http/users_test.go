@@ -317,3 +317,39 @@ func TestRevokedToken(t *testing.T) {
 	require.NoError(t, client.Set(t.Context(), "black_list_access_tokens:"+claims.JTI, 1, 0).Err())
 	s.call(http.MethodGet, "/accounts/user-groups", "").problem(errcode.Unauthenticated)
 }
+
+func TestListUsersByCursor(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	var want []string
+	for range 5 {
+		want = append(want, s.createUser(`{}`).ID.String())
+	}
+	require.NoError(t, s.db.WaitForReplay(t.Context()))
+	for _, query := range []string{"cursor=&limit=2", "limit=2", "cursor=&limit=2&is_active=true", "limit=5", "cursor=", "limit=100"} {
+		var got []string
+		next := query
+		for range 10 {
+			var slice UserSlice
+			s.call(http.MethodGet, "/accounts/users?"+next, "").ok(http.StatusOK, &slice)
+			for _, u := range slice.Items {
+				got = append(got, u.ID.String())
+			}
+			if slice.NextCursor == nil {
+				break
+			}
+			next = strings.Replace(query, "cursor=", "", 1) + "&cursor=" + *slice.NextCursor
+		}
+		require.Equal(t, want, got, query)
+	}
+	for query, want := range map[string][]string{
+		"cursor=&page=1": {"page excluded"}, "limit=5&size=5&page=2": {"page excluded", "size excluded"},
+		"limit=0": {"limit invalid_integer"}, "limit=101": {"limit invalid_integer"}, "limit=": {"limit invalid_integer"},
+		"cursor=x": {"cursor invalid_cursor"}, "cursor=" + absentID: {"cursor invalid_cursor"},
+		"cursor=" + strings.Repeat("A", 65): {"cursor too_long"}, "cursor=AZmhsgAAcACAAAAAAAAA_x": {"cursor invalid_cursor"},
+		"cursor=a&cursor=b": {"cursor repeated"},
+	} {
+		p := s.call(http.MethodGet, "/accounts/users?"+query, "").problem(errcode.Validation)
+		require.Equal(t, want, p.faults(), query)
+	}
+}
