@@ -157,6 +157,9 @@ func (s *Service) bulkWrite(ctx context.Context, chunk *bulkChunkRows, opts Bulk
 		}
 		return made, nil
 	})
+	if errcode.Of(err) == errcode.Validation && opts.OnConflict != Error {
+		return s.bulkWriteHalves(ctx, chunk, opts, results)
+	}
 	if err != nil {
 		return err
 	}
@@ -164,6 +167,21 @@ func (s *Service) bulkWrite(ctx context.Context, chunk *bulkChunkRows, opts Bulk
 		results[row.RowNo].set(row.Status, deref(row.Code), deref(row.Field), row.UserID)
 	}
 	return nil
+}
+
+// bulkWriteHalves finds the row that PostgreSQL cannot even read, such as a profile with the number
+// 1e400000: it is reported, and the others are written.
+func (s *Service) bulkWriteHalves(ctx context.Context, chunk *bulkChunkRows, opts BulkOptions, results []RowResult) error {
+	n := len(chunk.params.RowNos)
+	if n == 1 {
+		results[chunk.params.RowNos[0]].set(RowInvalid, "invalid", "profile", nil)
+		return nil
+	}
+	first, second := chunk.slice(0, n/2), chunk.slice(n/2, n)
+	if err := s.bulkWrite(ctx, &first, opts, results); err != nil {
+		return err
+	}
+	return s.bulkWrite(ctx, &second, opts, results)
 }
 
 // bulkChunkRows are the rows of one call; RowNos are indexes into the results.
@@ -179,6 +197,14 @@ func (c *bulkChunkRows) add(index int, row BulkRow, normalized string) {
 	c.params.PhonesNormalized = append(c.params.PhonesNormalized, normalized)
 	c.params.GroupNames = append(c.params.GroupNames, strings.Join(row.Groups, ","))
 	c.params.Profiles = append(c.params.Profiles, profile)
+}
+
+func (c *bulkChunkRows) slice(from, to int) bulkChunkRows {
+	return bulkChunkRows{write.BulkCreateUsersV1Params{
+		RowNos: c.params.RowNos[from:to], Phones: c.params.Phones[from:to],
+		PhonesNormalized: c.params.PhonesNormalized[from:to], GroupNames: c.params.GroupNames[from:to],
+		Profiles: c.params.Profiles[from:to],
+	}}
 }
 
 func (c *bulkChunkRows) reset() { c.params = write.BulkCreateUsersV1Params{} }

@@ -62,6 +62,22 @@ func TestBulkCreateInChunks(t *testing.T) {
 	require.Equal(t, accounts.Counts{}, none.Counts)
 }
 
+// What PostgreSQL cannot read is one bad row too, not the end of its chunk.
+func TestBulkRowsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	rows := bulkRows(0, 50)
+	rows[7].Profile = json.RawMessage(`{"n":1e400000}`)
+	rows[31].Profile = json.RawMessage(`{"s":"\u0000"}`)
+	result, err := p.BulkCreate(t.Context(), rows, accounts.BulkOptions{OnConflict: accounts.Skip})
+	require.NoError(t, err)
+	require.Equal(t, accounts.Counts{Created: 48, Invalid: 2}, result.Counts)
+	texts := outcomes(result.Rows)
+	require.Equal(t, "8 invalid invalid profile", texts[7])
+	require.Equal(t, "32 invalid invalid profile", texts[31])
+	require.Equal(t, 48, p.count("users"))
+}
+
 func TestBulkErrorWritesNothing(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.Shared(t))
