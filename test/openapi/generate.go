@@ -2,4 +2,4 @@
 // it. The tests of internal/http hold both against the running service.
 package openapi
 
-//go:generate go tool -modfile=../../tools/go.mod oapi-codegen -config client.yaml openapi.json
+//go:generate go tool -modfile=../../tools/go.mod oapi-codegen -config client.yaml -o client/client.gen.go openapi.json
