@@ -83,7 +83,7 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	text := fmt.Sprintf("bind 127.0.0.1\nport %d\ndir %q\nsave \"\"\n%s", port.number, dir, settings.text)
 	u := url.URL{Scheme: "redis", Host: port.address(), Path: "/" + strconv.Itoa(settings.database)}
 	if cfg.Password != "" {
-		u.User = url.UserPassword("", cfg.Password)
+		u.User = url.UserPassword("default", cfg.Password) // redis-cli -u takes no empty name
 		text += "requirepass " + cfg.Password + "\n"
 	}
 	// In a file, not in arguments that every user of the machine can read.
