@@ -50,11 +50,12 @@ func TestWriteCutOffFromRedisWaitsForAnothersRelay(t *testing.T) {
 
 	proxy.Cut()
 	made := a.setProfile(t, id, "new")
-	acknowledged := make(chan int64)
+	acknowledged := make(chan struct{})
 	go func() {
+		defer close(acknowledged)
 		a.Invalidate(t.Context(), made.touched, made.outbox)
-		acknowledged <- a.pending(t)
 	}()
+	t.Cleanup(func() { <-acknowledged }) // also after a failure nothing is left behind
 	eventually(t, "deferred", func() bool { return a.Count("deferred", "") == 1 })
 	select {
 	case <-acknowledged:
@@ -64,7 +65,8 @@ func TestWriteCutOffFromRedisWaitsForAnothersRelay(t *testing.T) {
 	n, err := b.Relay(t.Context(), 0)
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
-	require.Zero(t, <-acknowledged)
+	<-acknowledged
+	require.Zero(t, a.pending(t))
 	require.Contains(t, string(b.answer(t, id).Body), "new")
 }
 
