@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -104,6 +105,13 @@ func (s *Service) UpdateContactType(ctx context.Context, id uuid.UUID, name, onS
 		row, err = q.UpdateContactTypeV1(ctx, id, name, onSecond)
 		return change{row.Touched, row.OutboxID}, err
 	})
+	if e, ok := errors.AsType[*errcode.Error](err); ok && e.Code == errcode.ContactTypeConflict {
+		// The constraint knows contacts only; here it is the new on_second that does not fit them.
+		e.Fields = []errcode.Field{{
+			Field: "on_second", Code: "second_of_type",
+			Message: "there are users with several active contacts of this type",
+		}}
+	}
 	return writtenContactType(row), err
 }
 
