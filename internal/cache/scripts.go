@@ -19,7 +19,7 @@ import (
 const format = "1"
 
 const (
-	leaseLife = 3 * time.Second // M's shorter sibling: a lease holder that died blocks nobody longer
+	leaseLife = 3 * time.Second // a lease holder that died blocks nobody longer
 	dirtyLife = 15 * time.Second
 )
 
