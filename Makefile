@@ -65,6 +65,10 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 	go test -run '^$$' -bench BenchmarkCache -benchtime 1000x ./bench
 	go test -run '^$$' -bench BenchmarkInvalidate100k -benchtime 5x ./bench
 
+.PHONY: env
+env: ## write .env for docker compose, with random secrets, unless it exists
+	@scripts/make-env
+
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
