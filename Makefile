@@ -69,6 +69,10 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 env: ## write .env for docker compose, with random secrets, unless it exists
 	@scripts/make-env
 
+.PHONY: test-cluster
+test-cluster: ## kill, freeze and cut off the containers of a real cluster (needs Docker and root): MODE=async|sync FORM=short KILLS=10
+	go test -tags cluster -count=1 -v -timeout 3h ./test/cluster -mode=$(or $(MODE),async) $(if $(FORM),-short-form) $(if $(KILLS),-kills=$(KILLS)) $(if $(RUN),-run '$(RUN)')
+
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }

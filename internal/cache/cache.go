@@ -247,9 +247,9 @@ func (c *Cache) Primary(ctx context.Context, query Query) error {
 	return err
 }
 
-// ReplicaPosition returns the position of the read server.
-func (c *Cache) ReplicaPosition(ctx context.Context) (postgres.Position, error) {
-	return c.source.replica.Position(ctx)
+// ReadReplica runs query on the read server, however far behind that is, and returns its position.
+func (c *Cache) ReadReplica(ctx context.Context, query Query) (postgres.Position, error) {
+	return c.source.replica.Read(ctx, postgres.AdmitAny, query)
 }
 
 // Stale reports whether Redis has heard of a newer timeline than this process's primary has: that

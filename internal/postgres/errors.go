@@ -27,7 +27,7 @@ const retryAfter = 2 * time.Second
 
 var (
 	errDemoted     = errors.New("the server behind the write address is a standby")
-	errPrimaryGone = errors.New("the primary has been gone for more than 4 s")
+	errPrimaryGone = errors.New("the primary is gone, and this call was not chosen to see whether it is back")
 )
 
 // outcomeUnknownError says that a statement may have been committed although it failed.

@@ -257,3 +257,26 @@ func TestConfigHidesThePassword(t *testing.T) {
 	require.ErrorContains(t, err, "primary")
 	require.NotContains(t, err.Error(), "hidden")
 }
+
+// While the primary is known to be gone, its readers do not wait for it, but for one that looks.
+func TestReadsOfAPrimaryThatIsGone(t *testing.T) {
+	t.Parallel()
+	p := openPrimary(t, pgtest.Shared(t).WriteURL)
+	calls := 0
+	read := func() error {
+		_, err := p.Read(t.Context(), func(ctx context.Context, q read.Querier) error {
+			calls++
+			_, err := q.ListUserGroupsV1(ctx)
+			return err
+		})
+		return err
+	}
+	p.goneSince.Store(time.Now().Add(-2 * readRetryBudget).UnixNano())
+	p.probed.Store(time.Now().Add(time.Hour).UnixNano())
+	requireCode(t, read(), errcode.Database)
+	require.Zero(t, calls)
+	p.probed.Store(0)
+	require.NoError(t, read(), "this one looks")
+	require.NoError(t, read(), "and it was back")
+	require.Equal(t, 2, calls)
+}

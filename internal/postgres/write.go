@@ -20,12 +20,14 @@ const (
 	// notice a switchover; and while the primary has been gone for longer, new writes are refused
 	// at once.
 	writeRetryBudget = 4 * time.Second
+	// While the primary has been gone for longer, reads of it are refused at once.
+	readRetryBudget = time.Second
 	// No client waits longer than this for the outcome of a write.
 	writeTimeout = 4800 * time.Millisecond
 	// Between two attempts: long enough not to storm a server that starts, short against a
 	// switchover of two seconds. Up to the same again is added at random.
 	writeRetryPause = 50 * time.Millisecond
-	// While writes are refused, one is let through this often to see whether the primary is back.
+	// While calls are refused, one is let through this often to see whether the primary is back.
 	probeInterval = 250 * time.Millisecond
 )
 
@@ -40,7 +42,7 @@ var errSyncRepCancelled = errors.New("the synchronous standby did not confirm th
 type Primary struct {
 	pool      *pool
 	goneSince atomic.Int64 // Unix nanoseconds of the first failure since the last success, or 0
-	probed    atomic.Int64 // Unix nanoseconds of the last write let through while gone
+	probed    atomic.Int64 // Unix nanoseconds of the last call let through while gone
 }
 
 // OpenPrimary makes the write pool. The server may still be down.
@@ -67,8 +69,13 @@ func OpenPrimary(cfg Config) (*Primary, error) {
 	return &Primary{pool: p}, nil
 }
 
-// Read calls fn with read functions bound to the primary. Everything else is as in Replica.Read.
+// Read calls fn with read functions bound to the primary. Everything else is as in Replica.Read. While
+// the primary has been gone for more than a second most calls fail at once: a reader has somewhere
+// else to go, and must not wait each time for a server that does not answer.
 func (p *Primary) Read(ctx context.Context, fn func(context.Context, read.Querier) error) (Position, error) {
+	if now := time.Now(); p.goneFor(now) > readRetryBudget && !p.mayProbe(now) {
+		return Position{}, coded(errPrimaryGone)
+	}
 	pos, err := p.pool.read(ctx, func(at Position) error {
 		if at.InRecovery {
 			return errDemoted

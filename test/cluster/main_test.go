@@ -1,0 +1,176 @@
+//go:build cluster
+
+package cluster
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	short = flag.Bool("short-form", false, "each cause once or not at all, in a few minutes")
+	kills = flag.Int("kills", 10, "how often the primary's container is killed in each mode")
+	times = flag.Int("times", 3, "how often every other cause is repeated")
+	mode  = flag.String("mode", "async", "REPLICATION_MODE of the suite; sync-strict, sync or async")
+	keep  = flag.Bool("keep", false, "leave the cluster running")
+)
+
+// The limits that were agreed.
+const (
+	answerLimit = 5 * time.Second
+	readGap     = 1500 * time.Millisecond
+	rejoin      = 60 * time.Second
+	killMedian  = 20 * time.Second
+	killWorst   = 30 * time.Second
+)
+
+// c is the one cluster of the suite; its tests run one after the other.
+var c *Cluster
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(suite(m))
+}
+
+func suite(m *testing.M) int {
+	ctx := context.Background()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		panic(err)
+	}
+	dir, err := os.MkdirTemp("", "accounts-cluster")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	started := time.Now()
+	c, err = Up(ctx, Config{Root: root, Dir: dir, Project: "accounts-test", Mode: *mode, Log: os.Stderr})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Printf("built and up in %s\n", time.Since(started).Round(time.Second))
+	code := m.Run()
+	if !*keep {
+		if err := c.Down(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
+}
+
+// steady starts clients on a healthy cluster and waits until they are served from both pools.
+func steady(t *testing.T, writers, readers int) (*Load, State) {
+	t.Helper()
+	require.NoError(t, c.Start(t.Context()))
+	require.NoError(t, c.Await(t.Context(), rejoin, "a healthy cluster", State.Healthy))
+	l, err := c.StartLoad(context.WithoutCancel(t.Context()), writers, readers)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Stop() })
+	require.NoError(t, l.AwaitWrites(t.Context(), l.Now(), 50, 30*time.Second))
+	require.NoError(t, awaitReplicaReads(t.Context(), l, rejoin))
+	s, err := c.State(t.Context())
+	require.NoError(t, err)
+	return l, s
+}
+
+// awaitReplicaReads waits until reads that begin from now on are answered by the replica.
+func awaitReplicaReads(ctx context.Context, l *Load, limit time.Duration) error {
+	from := l.Now()
+	return Eventually(ctx, limit, func() error {
+		for _, r := range l.History().Between(from, l.Now()).Reads {
+			if r.Source == "replica" {
+				return nil
+			}
+		}
+		return fmt.Errorf("no read was answered by the replica within %s", limit)
+	})
+}
+
+// result is one run of one cause.
+type result struct {
+	write, read     time.Duration // gaps
+	rejoin          time.Duration // from the start of the former primary
+	lost, unknown   int
+	refused, failed int
+}
+
+// finish ends the load and checks what holds after every fault.
+func finish(t *testing.T, l *Load, fault time.Duration, broken bool) (History, result) {
+	t.Helper()
+	until := l.Now()
+	promoted, err := c.Promoted(t.Context())
+	require.NoError(t, err)
+	final, err := l.Final(t.Context())
+	require.NoError(t, err)
+	h := l.Stop()
+	// Writes that were acknowledged after the question are not in its answer.
+	h.Writes = slices.DeleteFunc(h.Writes, func(w Write) bool { return w.Ended > until })
+	during := h.Between(fault-500*time.Millisecond, until)
+	lost := h.Lost(final)
+	r := result{
+		write: during.WriteGap(fault-500*time.Millisecond, until), read: during.ReadGap(fault-500*time.Millisecond, until),
+		lost: len(lost), unknown: h.Count(Unknown), refused: h.Count(Refused), failed: len(h.Failed()),
+	}
+	for _, w := range h.Writes {
+		if w.Outcome != Acked {
+			t.Logf("first not acknowledged: began %s after the fault, took %s: %d %s", w.Began-fault, w.Ended-w.Began, w.Status, w.Code)
+			break
+		}
+	}
+	for _, failed := range h.Failed() {
+		t.Logf("a read failed: began %s after the fault, took %s: %d %s", failed.Began-fault, failed.Ended-failed.Began, failed.Status, failed.Code)
+	}
+	require.Empty(t, h.BadAnswers(answerLimit, broken))
+	require.NoError(t, h.TwoPrimaries(lost, l.At(promoted)))
+	if *mode != "async" {
+		require.Empty(t, lost, "synchronous replication loses nothing")
+		require.Empty(t, h.Stale())
+	}
+	return h, r
+}
+
+// series collects the runs of one cause.
+type series []result
+
+func (s series) sorted(of func(result) time.Duration) []time.Duration {
+	all := make([]time.Duration, len(s))
+	for i, r := range s {
+		all[i] = of(r)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (s series) writes() (median, worst time.Duration) {
+	all := s.sorted(func(r result) time.Duration { return r.write })
+	return all[len(all)/2], all[len(all)-1]
+}
+
+// report prints median, worst and mode: the most frequent whole second.
+func (s series) report(t *testing.T, cause string) {
+	t.Helper()
+	median, worst := s.writes()
+	count, most := map[time.Duration]int{}, time.Duration(0)
+	var lost, unknown int
+	for _, r := range s {
+		second := r.write.Round(time.Second)
+		if count[second]++; count[second] > count[most] || count[second] == count[most] && second < most {
+			most = second
+		}
+		lost, unknown = lost+r.lost, unknown+r.unknown
+	}
+	reads := s.sorted(func(r result) time.Duration { return r.read })
+	back := s.sorted(func(r result) time.Duration { return r.rejoin })
+	t.Logf("RESULT | %s | %s | %d runs | writes back: median %.1f s, worst %.1f s, mode %.0f s | longest read gap %.2f s | rejoin worst %.1f s | lost %d | unknown %d",
+		*mode, cause, len(s), median.Seconds(), worst.Seconds(), most.Seconds(), reads[len(reads)-1].Seconds(), back[len(back)-1].Seconds(), lost, unknown)
+}
