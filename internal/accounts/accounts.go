@@ -8,6 +8,7 @@ package accounts
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +39,7 @@ type Service struct {
 
 	userLife, dictionaryLife time.Duration
 	schemaVersion            int64
+	schemaSeen               atomic.Int64 // Unix nanoseconds of when a database last said that the schema is right
 
 	staged chan struct{} // wakes RunImports
 }

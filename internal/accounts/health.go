@@ -15,6 +15,11 @@ import (
 // does not answer is reported instead of making this process look dead.
 const healthTimeout = 900 * time.Millisecond
 
+// A process that no database has answered for this long cannot serve. Before that it may be a failover,
+// and all processes share the databases: to take them out of rotation would only replace their
+// answers, the cached ones too, by a load balancer's.
+const unansweredGrace = 5 * time.Second
+
 // Health is what this process can do right now.
 type Health struct {
 	// Ready says that reads can be answered. Without the primary that is still so: taking every
@@ -78,10 +83,12 @@ func (s *Service) Health(ctx context.Context) Health {
 	}
 	switch value := strconv.FormatInt(version, 10); {
 	case writeErr != nil && replicaErr != nil:
-		h.Checks["schema"] = Check{Detail: "no database answers"}
+		recently := time.Now().UnixNano()-s.schemaSeen.Load() < int64(unansweredGrace)
+		h.Checks["schema"] = Check{Degraded: recently, Detail: "no database answers"}
 	case version < s.schemaVersion:
 		h.Checks["schema"] = Check{Value: value, Detail: "migrate to " + strconv.FormatInt(s.schemaVersion, 10) + " first"}
 	default:
+		s.schemaSeen.Store(time.Now().UnixNano())
 		h.Checks["schema"] = Check{OK: true, Value: value}
 	}
 	h.Ready = true

@@ -179,7 +179,7 @@ func (c *Cluster) Netns(ctx context.Context, service string, command ...string) 
 
 // Address is a container's address in the network of the nodes.
 func (c *Cluster) Address(ctx context.Context, service string) (string, error) {
-	out, err := c.Docker(ctx, "inspect -f {{(index(.NetworkSettings.Networks)\"" + c.cfg.Project + "_nodes\").IPAddress}}", service)
+	out, err := c.Docker(ctx, "inspect -f {{(index(.NetworkSettings.Networks)\""+c.cfg.Project+"_nodes\").IPAddress}}", service)
 	return strings.TrimSpace(out), err
 }
 

@@ -9,32 +9,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// failover does one cause to the primary, waits until the other node takes writes, undoes it, and
-// waits until the former primary is a replica that answers reads. nil undo: nothing to undo.
-func failover(t *testing.T, harm, undo func(State) error) result {
+// failover does one cause to the primary and checks what its clients saw.
+func failover(t *testing.T, harm, undo func(State) error) Result {
 	t.Helper()
-	l, before := steady(t, 4, 4)
-	fault := l.Now()
-	require.NoError(t, harm(before))
-	require.NoError(t, l.AwaitWrites(t.Context(), fault+50*time.Millisecond, 20, 45*time.Second))
-	// A cause that the old primary survives for a while: it is the other node that must take over.
-	require.NoError(t, c.Await(t.Context(), 45*time.Second, "another primary", func(s State) bool {
-		return s.Leader != "" && s.Timeline > before.Timeline
-	}))
-	require.NoError(t, l.AwaitWrites(t.Context(), l.Now(), 50, 10*time.Second))
-	undone := l.Now()
-	if undo != nil {
-		require.NoError(t, undo(before))
-	}
-	require.NoError(t, c.Await(t.Context(), rejoin, "the former primary is a replica", func(s State) bool {
-		return s.Healthy() && s.Leader != before.Leader
-	}))
-	back := l.Now() - undone
-	require.NoError(t, awaitReplicaReads(t.Context(), l, rejoin-back))
-	h, r := finish(t, l, fault, false)
-	r.rejoin = back
+	l, _ := steady(t, 4, 4)
+	o, err := l.Failover(t.Context(), harm, undo)
+	require.NoError(t, err)
+	require.NoError(t, l.AwaitReplicaReads(t.Context(), rejoin-o.Rejoin))
+	h, r := finish(t, l, o.Fault, false)
+	r.Rejoin = o.Rejoin
 	require.Empty(t, h.Failed(), "no read fails through the service")
-	require.LessOrEqual(t, r.read, readGap)
+	require.LessOrEqual(t, r.Read, readGap)
 	return r
 }
 
@@ -80,12 +65,12 @@ func TestPrimaryPostgresKilled(t *testing.T) {
 		require.NoError(t, l.AwaitWrites(t.Context(), fault+50*time.Millisecond, 20, 45*time.Second))
 		require.NoError(t, c.Await(t.Context(), rejoin, "two nodes again", State.Healthy))
 		back := l.Now() - fault
-		require.NoError(t, awaitReplicaReads(t.Context(), l, rejoin))
+		require.NoError(t, l.AwaitReplicaReads(t.Context(), rejoin))
 		h, r := finish(t, l, fault, false)
-		r.rejoin = back
+		r.Rejoin = back
 		t.Logf("postgres killed: %+v", r)
 		require.Empty(t, h.Failed())
-		require.LessOrEqual(t, r.read, readGap)
+		require.LessOrEqual(t, r.Read, readGap)
 		s = append(s, r)
 	}
 	s.report(t, "postgres killed")
@@ -148,13 +133,13 @@ func TestSwitchover(t *testing.T) {
 			return s.Healthy() && s.Leader != before.Leader
 		}))
 		back := l.Now() - fault
-		require.NoError(t, awaitReplicaReads(t.Context(), l, rejoin))
+		require.NoError(t, l.AwaitReplicaReads(t.Context(), rejoin))
 		h, r := finish(t, l, fault, false)
-		r.rejoin = back
+		r.Rejoin = back
 		t.Logf("switchover: %+v", r)
 		require.Empty(t, h.Failed())
-		require.Zero(t, r.refused+r.unknown, "writes wait inside the service")
-		require.Zero(t, r.lost)
+		require.Zero(t, r.Refused+r.Unknown, "writes wait inside the service")
+		require.Zero(t, r.Lost)
 		s = append(s, r)
 	}
 	s.report(t, "switchover")
@@ -174,14 +159,14 @@ func TestReplicaKilled(t *testing.T) {
 		undone := l.Now()
 		_, err = c.Docker(t.Context(), "start", replica)
 		require.NoError(t, err)
-		require.NoError(t, awaitReplicaReads(t.Context(), l, rejoin))
+		require.NoError(t, l.AwaitReplicaReads(t.Context(), rejoin))
 		back := l.Now() - undone
 		h, r := finish(t, l, fault, false)
-		r.rejoin = back
+		r.Rejoin = back
 		t.Logf("replica killed: %+v", r)
 		require.Empty(t, h.Failed(), "no read fails through the service")
-		require.LessOrEqual(t, r.read, readGap)
-		require.Zero(t, r.lost)
+		require.LessOrEqual(t, r.Read, readGap)
+		require.Zero(t, r.Lost)
 		s = append(s, r)
 	}
 	s.report(t, "replica killed")

@@ -27,7 +27,6 @@ var (
 const (
 	answerLimit = 5 * time.Second
 	readGap     = 1500 * time.Millisecond
-	rejoin      = 60 * time.Second
 	killMedian  = 20 * time.Second
 	killWorst   = 30 * time.Second
 )
@@ -77,50 +76,16 @@ func steady(t *testing.T, writers, readers int) (*Load, State) {
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Stop() })
 	require.NoError(t, l.AwaitWrites(t.Context(), l.Now(), 50, 30*time.Second))
-	require.NoError(t, awaitReplicaReads(t.Context(), l, rejoin))
+	require.NoError(t, l.AwaitReplicaReads(t.Context(), rejoin))
 	s, err := c.State(t.Context())
 	require.NoError(t, err)
 	return l, s
 }
 
-// awaitReplicaReads waits until reads that begin from now on are answered by the replica.
-func awaitReplicaReads(ctx context.Context, l *Load, limit time.Duration) error {
-	from := l.Now()
-	return Eventually(ctx, limit, func() error {
-		for _, r := range l.History().Between(from, l.Now()).Reads {
-			if r.Source == "replica" {
-				return nil
-			}
-		}
-		return fmt.Errorf("no read was answered by the replica within %s", limit)
-	})
-}
-
-// result is one run of one cause.
-type result struct {
-	write, read     time.Duration // gaps
-	rejoin          time.Duration // from the start of the former primary
-	lost, unknown   int
-	refused, failed int
-}
-
 // finish ends the load and checks what holds after every fault.
-func finish(t *testing.T, l *Load, fault time.Duration, broken bool) (History, result) {
+func finish(t *testing.T, l *Load, fault time.Duration, broken bool) (History, Result) {
 	t.Helper()
-	until := l.Now()
-	promoted, err := c.Promoted(t.Context())
-	require.NoError(t, err)
-	final, err := l.Final(t.Context())
-	require.NoError(t, err)
-	h := l.Stop()
-	// Writes that were acknowledged after the question are not in its answer.
-	h.Writes = slices.DeleteFunc(h.Writes, func(w Write) bool { return w.Ended > until })
-	during := h.Between(fault-500*time.Millisecond, until)
-	lost := h.Lost(final)
-	r := result{
-		write: during.WriteGap(fault-500*time.Millisecond, until), read: during.ReadGap(fault-500*time.Millisecond, until),
-		lost: len(lost), unknown: h.Count(Unknown), refused: h.Count(Refused), failed: len(h.Failed()),
-	}
+	h, r, err := l.Finish(t.Context(), fault)
 	for _, w := range h.Writes {
 		if w.Outcome != Acked {
 			t.Logf("first not acknowledged: began %s after the fault, took %s: %d %s", w.Began-fault, w.Ended-w.Began, w.Status, w.Code)
@@ -130,19 +95,19 @@ func finish(t *testing.T, l *Load, fault time.Duration, broken bool) (History, r
 	for _, failed := range h.Failed() {
 		t.Logf("a read failed: began %s after the fault, took %s: %d %s", failed.Began-fault, failed.Ended-failed.Began, failed.Status, failed.Code)
 	}
+	require.NoError(t, err)
 	require.Empty(t, h.BadAnswers(answerLimit, broken))
-	require.NoError(t, h.TwoPrimaries(lost, l.At(promoted)))
 	if *mode != "async" {
-		require.Empty(t, lost, "synchronous replication loses nothing")
+		require.Zero(t, r.Lost, "synchronous replication loses nothing")
 		require.Empty(t, h.Stale())
 	}
 	return h, r
 }
 
 // series collects the runs of one cause.
-type series []result
+type series []Result
 
-func (s series) sorted(of func(result) time.Duration) []time.Duration {
+func (s series) sorted(of func(Result) time.Duration) []time.Duration {
 	all := make([]time.Duration, len(s))
 	for i, r := range s {
 		all[i] = of(r)
@@ -152,7 +117,7 @@ func (s series) sorted(of func(result) time.Duration) []time.Duration {
 }
 
 func (s series) writes() (median, worst time.Duration) {
-	all := s.sorted(func(r result) time.Duration { return r.write })
+	all := s.sorted(func(r Result) time.Duration { return r.Write })
 	return all[len(all)/2], all[len(all)-1]
 }
 
@@ -163,14 +128,14 @@ func (s series) report(t *testing.T, cause string) {
 	count, most := map[time.Duration]int{}, time.Duration(0)
 	var lost, unknown int
 	for _, r := range s {
-		second := r.write.Round(time.Second)
+		second := r.Write.Round(time.Second)
 		if count[second]++; count[second] > count[most] || count[second] == count[most] && second < most {
 			most = second
 		}
-		lost, unknown = lost+r.lost, unknown+r.unknown
+		lost, unknown = lost+r.Lost, unknown+r.Unknown
 	}
-	reads := s.sorted(func(r result) time.Duration { return r.read })
-	back := s.sorted(func(r result) time.Duration { return r.rejoin })
+	reads := s.sorted(func(r Result) time.Duration { return r.Read })
+	back := s.sorted(func(r Result) time.Duration { return r.Rejoin })
 	t.Logf("RESULT | %s | %s | %d runs | writes back: median %.1f s, worst %.1f s, mode %.0f s | longest read gap %.2f s | rejoin worst %.1f s | lost %d | unknown %d",
 		*mode, cause, len(s), median.Seconds(), worst.Seconds(), most.Seconds(), reads[len(reads)-1].Seconds(), back[len(back)-1].Seconds(), lost, unknown)
 }
