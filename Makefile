@@ -71,7 +71,7 @@ env: ## write .env for docker compose, with random secrets, unless it exists
 
 .PHONY: test-cluster
 test-cluster: ## kill, freeze and cut off the containers of a real cluster (needs Docker and root): MODE=async|sync FORM=short KILLS=10
-	go test -tags cluster -count=1 -v -timeout 3h ./test/cluster -mode=$(or $(MODE),async) $(if $(FORM),-short-form) $(if $(KILLS),-kills=$(KILLS)) $(if $(RUN),-run '$(RUN)')
+	go test -tags cluster -count=1 -v -timeout 3h ./test/cluster -mode=$(or $(MODE),async) $(if $(FORM),-short-form) $(if $(KILLS),-kills=$(KILLS)) $(if $(TIMES),-times=$(TIMES)) $(if $(RUN),-run '$(RUN)')
 
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries

@@ -69,7 +69,7 @@ func (s *Service) Health(ctx context.Context) Health {
 	}
 	switch {
 	case replicaErr != nil:
-		h.Checks["replica"] = Check{Degraded: writeErr == nil, Detail: "the read server does not answer"}
+		h.Checks["replica"] = Check{Degraded: true, Detail: "the read server does not answer"}
 	case writeErr == nil && replica.InRecovery:
 		h.Checks["replica"] = Check{OK: true, Value: strconv.FormatInt(max(0, primary.LSN-replica.LSN), 10) + " bytes behind"}
 	case !replica.InRecovery:

@@ -18,8 +18,8 @@ func TestReadinessOutlivesAFailover(t *testing.T) {
 	require.True(t, h.Ready)
 	require.True(t, h.Checks["schema"].OK)
 
-	require.NoError(t, s.Primary.Kill())
-	require.NoError(t, s.Standby.Kill())
+	require.NoError(t, s.Cluster.Primary.Kill())
+	require.NoError(t, s.Cluster.Standby.Kill())
 	h = p.Health(t.Context())
 	require.True(t, h.Ready)
 	require.True(t, h.Checks["schema"].Degraded)
