@@ -73,6 +73,10 @@ env: ## write .env for docker compose, with random secrets, unless it exists
 test-cluster: ## kill, freeze and cut off the containers of a real cluster (needs Docker and root): MODE=async|sync FORM=short KILLS=10
 	go test -tags cluster -count=1 -v -timeout 3h ./test/cluster -mode=$(or $(MODE),async) $(if $(FORM),-short-form) $(if $(KILLS),-kills=$(KILLS)) $(if $(TIMES),-times=$(TIMES)) $(if $(RUN),-run '$(RUN)')
 
+.PHONY: bench-replication
+bench-replication: ## compare async, sync and sync-strict on a real cluster; writes docs/replication.md (needs Docker and root)
+	go run ./bench/replication
+
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
