@@ -56,16 +56,7 @@ func TestDiskFull(t *testing.T) {
 		t.Log("left to the full form")
 		return
 	}
-	big := c
-	small, err := Up(t.Context(), Config{
-		Root: c.cfg.Root, Dir: t.TempDir(), Project: "accounts-disk", Mode: *mode, Files: []string{"test/cluster/small-disks.yml"},
-	})
-	require.NoError(t, err)
-	c = small
-	defer func() {
-		c = big
-		require.NoError(t, small.Down(t.Context()))
-	}()
+	another(t, "accounts-disk", "test/cluster/small-disks.yml")
 	for _, whose := range []string{"replica", "primary"} {
 		l, before := steady(t, 4, 4)
 		node := before.Leader

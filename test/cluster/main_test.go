@@ -67,6 +67,19 @@ func suite(m *testing.M) int {
 	return code
 }
 
+// another makes c another cluster until the test ends, which the file changes.
+func another(t *testing.T, project, file string) {
+	t.Helper()
+	mine := c
+	own, err := Up(t.Context(), Config{Root: c.cfg.Root, Dir: t.TempDir(), Project: project, Mode: *mode, Files: []string{file}})
+	require.NoError(t, err)
+	c = own
+	t.Cleanup(func() {
+		c = mine
+		require.NoError(t, own.Down(context.WithoutCancel(t.Context())))
+	})
+}
+
 // steady starts clients on a healthy cluster and waits until they are served from both pools.
 func steady(t *testing.T, writers, readers int) (*Load, State) {
 	t.Helper()
