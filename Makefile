@@ -69,6 +69,20 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 env: ## write .env for docker compose, with random secrets, unless it exists
 	@scripts/make-env
 
+.PHONY: status switchover failover reinit roll sibling
+status: ## show the cluster: nodes, HAProxy, readiness
+	@scripts/cluster status
+switchover: ## swap primary and replica; no client notices
+	@scripts/cluster switchover
+failover: ## promote a node when there is no primary and Patroni does not: [NODE=pg-node-2]
+	@scripts/cluster failover '$(NODE)'
+reinit: ## copy the primary anew to a node: NODE=pg-node-2
+	@scripts/cluster reinit '$(NODE)'
+roll: ## recreate the database nodes from their image and .env, one by one
+	@scripts/cluster roll
+sibling: ## give another service a database and print its addresses: NAME=auth
+	@scripts/cluster sibling '$(NAME)'
+
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
