@@ -69,7 +69,7 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 env: ## write .env for docker compose, with random secrets, unless it exists
 	@scripts/make-env
 
-.PHONY: status switchover failover reinit roll sibling
+.PHONY: status switchover failover reinit roll passwords sibling
 status: ## show the cluster: nodes, HAProxy, readiness
 	@scripts/cluster status
 switchover: ## swap primary and replica; no client notices
@@ -80,6 +80,8 @@ reinit: ## copy the primary anew to a node: NODE=pg-node-2
 	@scripts/cluster reinit '$(NODE)'
 roll: ## recreate the database nodes from their image and .env, one by one
 	@scripts/cluster roll
+passwords: ## give the database roles of .env new passwords, one container after the other
+	@scripts/cluster passwords
 sibling: ## give another service a database and print its addresses: NAME=auth
 	@scripts/cluster sibling '$(NAME)'
 
