@@ -77,6 +77,22 @@ test-cluster: ## kill, freeze and cut off the containers of a real cluster (need
 bench-replication: ## compare async, sync and sync-strict on a real cluster; writes docs/replication.md (needs Docker and root)
 	go run ./bench/replication
 
+.PHONY: status switchover failover reinit roll passwords sibling
+status: ## show the cluster: nodes, HAProxy, readiness
+	@scripts/cluster status
+switchover: ## swap primary and replica; no client notices
+	@scripts/cluster switchover
+failover: ## promote a node when there is no primary and Patroni does not: [NODE=pg-node-2]
+	@scripts/cluster failover '$(NODE)'
+reinit: ## copy the primary anew to a node: NODE=pg-node-2
+	@scripts/cluster reinit '$(NODE)'
+roll: ## recreate the database nodes from their image and .env, one by one
+	@scripts/cluster roll
+passwords: ## give the database roles of .env new passwords, one container after the other
+	@scripts/cluster passwords
+sibling: ## give another service a database and print its addresses: NAME=auth
+	@scripts/cluster sibling '$(NAME)'
+
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
