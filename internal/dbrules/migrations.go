@@ -27,6 +27,9 @@ const (
 	contractFrozen   = "contract-frozen"
 	contractRemoved  = "contract-removed"
 	fillIn           = "fill-in"
+
+	// longLockMark begins the comment that lets a long lock be.
+	longLockMark = "-- long lock: "
 )
 
 var fileRules = []Rule{
@@ -41,7 +44,7 @@ var fileRules = []Rule{
 	{migrationLock, "the service uses this table while the migration runs, and would stand still as long",
 		"do it without a long lock: CREATE INDEX CONCURRENTLY in a NO TRANSACTION migration of its own, NOT VALID and then " +
 			"VALIDATE CONSTRAINT, a new column beside the old one, rows changed in batches (https://squawkhq.com/docs/rules); " +
-			"if the table is known to be small, say so in a line -- squawk-ignore <rule>: <reason> above the statement"},
+			"where the table is known to be small, put above the statement -- squawk-ignore <squawk's rule>, or for the others " + longLockMark + "<reason>"},
 	{migrationRewrite, "the table is copied row by row under a lock that keeps even readers out",
 		"add a new column (a constant default costs nothing), fill it in batches, and drop the old one a release later"},
 	{migrationUp, "a migration that fails stops the roll-out", "read PostgreSQL's message; the file is run in one transaction"},
@@ -265,7 +268,7 @@ func Locks(ctx context.Context, tree Tree, squawk string) ([]Violation, error) {
 			whole := !regexp.MustCompile(`(?i)\bWHERE\b`).MatchString(rest)
 			lines := strings.Split(m.up, "\n")
 			above := lines[max(lineOf(top, at[2])-2, 0)]
-			if !created && whole && !strings.Contains(above, "-- squawk-ignore ") {
+			if !created && whole && !strings.Contains(above, longLockMark) {
 				found = append(found, Violation{migrationLock, m.path, lineOf(top, at[2]), statement + " takes all of " + table})
 			}
 		}
