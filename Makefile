@@ -59,6 +59,13 @@ check-generated: $(tools)/sqlc ## fail if generate would change anything
 		go tool -modfile=tools/go.mod oapi-codegen -config test/openapi/client.yaml -o $$fresh test/openapi/openapi.json && \
 		{ cmp -s $$fresh test/openapi/client/client.gen.go || { echo "the client is stale: make generate"; exit 1; }; }
 
+.PHONY: check
+check: $(tools)/sqlc ## check migrations, functions and queries against every rule, with the reason and the fix
+	@scripts/install-deps --check
+	@if command -v npm >/dev/null && [ "$$(uname -m)" = x86_64 ]; then $(MAKE) --no-print-directory -s $(tools)/squawk; \
+		else echo 'WARNING: squawk needs npm and x86_64: sudo apt-get install npm' >&2; fi
+	@go run ./cmd/dbcheck -sqlc $(tools)/sqlc -squawk $(tools)/squawk
+
 .PHONY: bench-cache
 bench-cache: ## print what the cache costs: Redis round trips and CPU per request
 	@scripts/install-deps
@@ -104,6 +111,11 @@ $(tools)/sqlc: tools/go.mod tools/go.sum
 $(tools)/goose: tools/go.mod tools/go.sum
 	$(build_tool) -tags='no_clickhouse no_libsql no_mssql no_mysql no_sqlite3 no_vertica no_ydb' \
 		github.com/pressly/goose/v3/cmd/goose
+
+$(tools)/squawk: tools/package.json tools/package-lock.json
+	@mkdir -p $(tools)/npm && cp $^ $(tools)/npm/
+	npm ci --prefix $(tools)/npm --no-audit --no-fund --loglevel=error
+	@cp $(tools)/npm/node_modules/@squawk-cli/linux-x64/bin/squawk $@
 
 $(tools)/staticcheck: tools/go.mod tools/go.sum
 	$(build_tool) honnef.co/go/tools/cmd/staticcheck

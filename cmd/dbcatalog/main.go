@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/payment-services/accounts/db"
+	"github.com/payment-services/accounts/internal/dbcatalog"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
@@ -54,13 +55,13 @@ func run(ctx context.Context, dir string, check bool) error {
 		return err
 	}
 	if check {
-		return files.compare(dir)
+		return files.Compare(dir)
 	}
-	return files.write(dir)
+	return files.Write(dir)
 }
 
 // scratchCatalog migrates a new PostgreSQL, reads its catalog and leaves nothing behind.
-func scratchCatalog(ctx context.Context) (files catalog, err error) {
+func scratchCatalog(ctx context.Context) (files dbcatalog.Catalog, err error) {
 	dir, err := os.MkdirTemp("", "dbcatalog-")
 	if err != nil {
 		return nil, err
@@ -88,5 +89,5 @@ func scratchCatalog(ctx context.Context) (files catalog, err error) {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	return readCatalog(ctx, conn)
+	return dbcatalog.Read(ctx, conn)
 }

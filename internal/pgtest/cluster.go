@@ -181,6 +181,14 @@ func (c *Cluster) Promote(ctx context.Context) error {
 // Prepare makes a database ready for the service on the running primary: it exists, bootstrap.sql
 // was run with these passwords, and every migration is applied. It may be repeated.
 func (c *Cluster) Prepare(ctx context.Context, database string, passwords db.Passwords, log *slog.Logger) error {
+	if err := c.Bootstrap(ctx, database, passwords); err != nil {
+		return err
+	}
+	return db.Migrate(ctx, c.URLs(database, passwords).MigrateURL, log)
+}
+
+// Bootstrap is Prepare without the migrations.
+func (c *Cluster) Bootstrap(ctx context.Context, database string, passwords db.Passwords) error {
 	var exists bool
 	err := c.Primary.query(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", []any{database}, &exists)
 	if err == nil && !exists {
@@ -190,10 +198,7 @@ func (c *Cluster) Prepare(ctx context.Context, database string, passwords db.Pas
 	if err != nil {
 		return fmt.Errorf("create database %s: %w", database, err)
 	}
-	if err := c.bootstrap(ctx, database, passwords); err != nil {
-		return err
-	}
-	return db.Migrate(ctx, c.URLs(database, passwords).MigrateURL, log)
+	return c.bootstrap(ctx, database, passwords)
 }
 
 // URLs are the connection strings of one database, one for each way in.

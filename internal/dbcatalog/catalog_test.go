@@ -1,4 +1,4 @@
-package main
+package dbcatalog
 
 import (
 	"context"
@@ -24,24 +24,24 @@ func connect(t *testing.T) *pgx.Conn {
 
 func TestCommittedCatalogIsFresh(t *testing.T) {
 	t.Parallel()
-	files, err := readCatalog(t.Context(), connect(t))
+	files, err := Read(t.Context(), connect(t))
 	require.NoError(t, err)
-	require.NoError(t, files.compare("../../db"))
+	require.NoError(t, files.Compare("../../db"))
 }
 
 // Every file creates its function again as it is.
 func TestFunctionFilesCanBeExecuted(t *testing.T) {
 	t.Parallel()
 	conn := connect(t)
-	before, err := readCatalog(t.Context(), conn)
+	before, err := Read(t.Context(), conn)
 	require.NoError(t, err)
 	for path, text := range before {
-		if path != contractFile {
+		if path != ContractFile {
 			_, err := conn.PgConn().Exec(t.Context(), text).ReadAll()
 			require.NoError(t, err, path)
 		}
 	}
-	after, err := readCatalog(t.Context(), conn)
+	after, err := Read(t.Context(), conn)
 	require.NoError(t, err)
 	require.Equal(t, before, after)
 }
@@ -50,30 +50,30 @@ func TestWriteAndCompare(t *testing.T) {
 	t.Parallel()
 	conn := connect(t)
 	dir := t.TempDir()
-	first, err := readCatalog(t.Context(), conn)
+	first, err := Read(t.Context(), conn)
 	require.NoError(t, err)
-	require.ErrorContains(t, first.compare(dir), "contract.txt is stale")
-	require.NoError(t, first.write(dir))
-	require.NoError(t, first.compare(dir))
+	require.ErrorContains(t, first.Compare(dir), "contract.txt is stale")
+	require.NoError(t, first.Write(dir))
+	require.NoError(t, first.Compare(dir))
 
 	_, err = conn.Exec(t.Context(), `
 		DROP FUNCTION accounts.list_user_groups_v1();
 		GRANT EXECUTE ON FUNCTION accounts.merge_patch_v1(jsonb, jsonb) TO PUBLIC;
 		CREATE FUNCTION accounts.fresh_v1(p_a integer DEFAULT 1) RETURNS text LANGUAGE plpgsql AS 'BEGIN END'`)
 	require.NoError(t, err)
-	second, err := readCatalog(t.Context(), conn)
+	second, err := Read(t.Context(), conn)
 	require.NoError(t, err)
-	err = second.compare(dir)
+	err = second.Compare(dir)
 	for _, stale := range []string{
 		"list_user_groups_v1.sql: there is no such function", "merge_patch_v1.sql is stale", "fresh_v1.sql is stale", "contract.txt is stale",
 	} {
 		require.ErrorContains(t, err, stale)
 	}
 	require.NotContains(t, err.Error(), "create_user_v1")
-	require.NoError(t, second.write(dir))
-	require.NoError(t, second.compare(dir))
+	require.NoError(t, second.Write(dir))
+	require.NoError(t, second.Compare(dir))
 	require.NoFileExists(t, filepath.Join(dir, "functions", "list_user_groups_v1.sql"))
-	contract, err := os.ReadFile(filepath.Join(dir, contractFile))
+	contract, err := os.ReadFile(filepath.Join(dir, ContractFile))
 	require.NoError(t, err)
 	require.Contains(t, string(contract), `
 accounts.fresh_v1(p_a integer DEFAULT 1)

@@ -1,0 +1,182 @@
+package dbrules
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// catalogRule asks PostgreSQL's catalog. The query returns what breaks the rule: the name of the
+// object, which is looked up in the migrations, and what is wrong.
+type catalogRule struct {
+	Rule
+	query string
+}
+
+const (
+	// functions begins a query about functions, AS p.
+	functions = `SELECT p.oid::regprocedure::text, %s FROM pg_proc AS p WHERE p.pronamespace = 'accounts'::regnamespace AND `
+	// contractName is the form of the name of a contract table.
+	contractName = `_v[1-9][0-9]*$`
+	// mayRead and mayWrite are conditions on functions.
+	mayRead  = `has_function_privilege('accounts_read', p.oid, 'EXECUTE')`
+	mayWrite = `has_function_privilege('accounts_write', p.oid, 'EXECUTE')`
+	isOurs   = ` WHERE c.relnamespace = 'accounts'::regnamespace AND c.relkind = 'r' AND `
+)
+
+func about(what, condition string) string {
+	return fmt.Sprintf(functions, "'"+what+"'") + condition
+}
+
+var catalogRules = []catalogRule{
+	{Rule{"function-version", "a caller names the version that it was written for; without one no change can stand beside the old function",
+		"call it accounts.<verb>_<noun>_v1"},
+		about("has no version in its name", `p.proname !~ '^[a-z]+(_[a-z]+)*_v[1-9][0-9]*$'`)},
+	{Rule{"function-overloaded", "which of two functions is called would depend on the types of the arguments",
+		"give one of them another name, or the next version"},
+		`SELECT 'accounts.' || p.proname, 'exists ' || count(*) || ' times' FROM pg_proc AS p
+		  WHERE p.pronamespace = 'accounts'::regnamespace GROUP BY p.proname HAVING count(*) > 1`},
+	{Rule{"function-comment", "the comment is the contract: what is guaranteed, the errors, the locks, whether it may be repeated",
+		"COMMENT ON FUNCTION ... IS '...'; in the same migration"},
+		about("has no COMMENT", `obj_description(p.oid, 'pg_proc') IS NULL`)},
+	{Rule{"function-security-definer", "its callers have no right on any table: it runs with the owner's, or it fails",
+		"add SECURITY DEFINER to its head"},
+		about("is not SECURITY DEFINER", `NOT p.prosecdef`)},
+	{Rule{"function-search-path", "who calls it could put an object of theirs before the one that is meant, and it runs with the owner's rights",
+		"add SET search_path = pg_catalog, pg_temp to its head"},
+		about("does not pin its search_path", `p.proconfig IS DISTINCT FROM ARRAY['search_path=pg_catalog, pg_temp']`)},
+	{Rule{"function-owner", "SECURITY DEFINER runs with the owner's rights, which must be those of accounts_owner and no more",
+		"migrate as accounts_migrator, and leave the owner alone"},
+		`SELECT p.oid::regprocedure::text, 'belongs to ' || p.proowner::regrole FROM pg_proc AS p
+		  WHERE p.pronamespace = 'accounts'::regnamespace AND p.proowner <> 'accounts_owner'::regrole`},
+	{Rule{"function-language", "SECURITY DEFINER forbids inlining, and PostgreSQL plans LANGUAGE sql again at every call: it takes twice as long",
+		"write it in LANGUAGE plpgsql: BEGIN RETURN QUERY ...; END"},
+		`SELECT p.oid::regprocedure::text, 'is LANGUAGE ' || l.lanname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
+		  WHERE p.pronamespace = 'accounts'::regnamespace AND l.lanname <> 'plpgsql'`},
+	{Rule{"parameter-name", "queries name their arguments, and in a body a parameter must not be mistaken for a column",
+		"begin its name with p_"},
+		`SELECT p.oid::regprocedure::text, CASE WHEN i.name IS NULL THEN 'has a parameter without a name'
+		        ELSE 'has the parameter ' || i.name END
+		   FROM pg_proc AS p LEFT JOIN LATERAL unnest(p.proargnames) AS i (name) ON true
+		  WHERE p.pronamespace = 'accounts'::regnamespace
+		    AND (i.name !~ '^p_[a-z]' OR cardinality(coalesce(p.proargnames, '{}')) <> p.pronargs)`},
+	{Rule{"function-defaults", "a default that changes later is a change that no caller sees",
+		"let the caller pass every argument (sqlc.narg where NULL is meant)"},
+		about("has parameters with defaults", `p.pronargdefaults > 0`)},
+	{Rule{"function-public", "every login of the cluster could call it, with the owner's rights",
+		"REVOKE ALL ON FUNCTION ... FROM PUBLIC, and grant it to accounts_read and accounts_write"},
+		about("may be executed by PUBLIC", `EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g WHERE g.grantee = 0)`)},
+	{Rule{"function-grantee", "the service has two groups; a third one is a door that nobody watches",
+		"grant to accounts_read and accounts_write only"},
+		`SELECT p.oid::regprocedure::text, 'is granted to ' || g.grantee::regrole FROM pg_proc AS p CROSS JOIN aclexplode(p.proacl) AS g
+		  WHERE p.pronamespace = 'accounts'::regnamespace AND g.grantee NOT IN (0, p.proowner)
+		    AND g.grantee::regrole::text NOT IN ('accounts_owner', 'accounts_read', 'accounts_write')`},
+	{Rule{"read-volatile", "who reads may be on a replica, where a function that writes fails, and has been promised that nothing is written",
+		"declare it STABLE, or grant it to accounts_write alone"},
+		about("is granted to accounts_read and not STABLE", mayRead+` AND p.provolatile <> 's'`)},
+	{Rule{"write-stable", "in the snapshot of a STABLE function its own changes are invisible, and PostgreSQL refuses them",
+		"declare it VOLATILE, or grant it to accounts_read as well if it only reads"},
+		about("is granted to accounts_write alone and not VOLATILE", mayWrite+` AND NOT `+mayRead+` AND p.provolatile <> 'v'`)},
+	{Rule{"read-grants", "a read falls back to the primary's pool, as accounts_write, when the replica is gone or too old",
+		"grant it to accounts_read, accounts_write"},
+		about("is granted to accounts_read and not to accounts_write", mayRead+` AND NOT `+mayWrite)},
+	{Rule{"function-result", "sqlc knows types and NULLs exactly for contract tables and scalars only, and a miss must be zero rows",
+		"return SETOF accounts.<shape>_v1, where the shape is a contract table, or one scalar"},
+		`SELECT p.oid::regprocedure::text, 'returns ' || pg_get_function_result(p.oid) FROM pg_proc AS p
+		   JOIN pg_type AS y ON y.oid = p.prorettype LEFT JOIN pg_class AS c ON c.oid = y.typrelid
+		  WHERE p.pronamespace = 'accounts'::regnamespace AND ` + mayWrite + `
+		    AND NOT CASE WHEN c.oid IS NULL THEN NOT p.proretset AND y.typtype = ANY ('{b,p}') AND p.prorettype <> 'record'::regtype
+		                 ELSE p.proretset AND c.relname ~ '` + contractName + `' END`},
+	{Rule{"table-comment", "a table without a word is understood by its author alone", "COMMENT ON TABLE ... IS '...';"},
+		`SELECT c.oid::regclass::text, 'has no COMMENT' FROM pg_class AS c` + isOurs + `obj_description(c.oid, 'pg_class') IS NULL`},
+	{Rule{"table-primary-key", "rows that cannot be told apart cannot be locked in order, updated or replicated one by one",
+		"CONSTRAINT <table>_pkey PRIMARY KEY (...)"},
+		`SELECT c.oid::regclass::text, 'has no primary key' FROM pg_class AS c` + isOurs + `c.relname !~ '` + contractName + `'
+		    AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conrelid = c.oid AND k.contype = 'p')`},
+	{Rule{"contract-empty", "a contract table is the shape of a result; a row in it would mean nothing",
+		"CONSTRAINT <table>_is_a_contract CHECK (false) NO INHERIT"},
+		`SELECT c.oid::regclass::text, 'does not refuse every row' FROM pg_class AS c` + isOurs + `c.relname ~ '` + contractName + `'
+		    AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conrelid = c.oid AND k.conname = c.relname || '_is_a_contract'
+		        AND k.contype = 'c' AND k.connoinherit AND pg_get_constraintdef(k.oid) = 'CHECK (false) NO INHERIT')`},
+	{Rule{"contract-used", "nobody dares to drop a shape of which nobody knows whether it is needed",
+		"drop it in the migration that drops its last function"},
+		`SELECT c.oid::regclass::text, 'is returned by no function' FROM pg_class AS c` + isOurs + `c.relname ~ '` + contractName + `'
+		    AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.prorettype = c.reltype)`},
+	{Rule{"contract-nullable", "Go gets NULL as a nil pointer only for the types that sqlc.yaml and sqlc know; in others it is lost or an error",
+		"mark the column NOT NULL (an empty array for none), or use uuid, text, boolean, an integer, a float, timestamptz or jsonb"},
+		`SELECT c.oid::regclass::text, 'has the nullable column ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
+		   FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped` + isOurs + `
+		    c.relname ~ '` + contractName + `' AND NOT a.attnotnull AND a.atttypid <> ALL (
+		    '{uuid,text,boolean,smallint,integer,bigint,real,double precision,timestamptz,jsonb}'::regtype[])`},
+	{Rule{"foreign-key-index", "a delete or a change of the row that is referred to reads the whole table, and locks meanwhile",
+		"CREATE INDEX (CONCURRENTLY on a live table) that begins with its columns"},
+		`SELECT k.conname::text, 'has no index that begins with its columns' FROM pg_constraint AS k
+		  WHERE k.connamespace = 'accounts'::regnamespace AND k.contype = 'f' AND NOT EXISTS (
+		 SELECT FROM pg_index AS i WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
+		    AND (i.indkey::smallint[])[0:cardinality(k.conkey) - 1] = k.conkey)`},
+	{Rule{"foreign-key-used", "a reference that no function follows or sets costs a lock on every write and tells nothing",
+		"use its columns in a function, or drop it"},
+		`SELECT k.conname::text, 'is a copy of another foreign key, or no function names its columns' FROM pg_constraint AS k
+		   JOIN pg_class AS c ON c.oid = k.conrelid
+		  WHERE k.connamespace = 'accounts'::regnamespace AND k.contype = 'f' AND (NOT EXISTS (
+		 SELECT FROM pg_proc AS p WHERE p.pronamespace = k.connamespace AND p.prosrc ~ ('accounts\.' || c.relname || '\M')
+		    AND NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum = ANY (k.conkey)
+		                       AND p.prosrc !~ ('\m' || a.attname || '\M')))
+		     OR EXISTS (SELECT FROM pg_constraint AS o WHERE o.contype = 'f' AND o.conrelid = k.conrelid AND o.oid < k.oid
+		                   AND o.conkey = k.conkey AND o.confrelid = k.confrelid))`},
+	{Rule{"index-valid", "a CREATE INDEX CONCURRENTLY that failed leaves an index that costs writes and serves nobody",
+		"DROP INDEX CONCURRENTLY IF EXISTS first, then create it again"},
+		`SELECT c.relname::text, 'is not valid' FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+		  WHERE c.relnamespace = 'accounts'::regnamespace AND NOT i.indisvalid`},
+	{Rule{"no-triggers", "what a write does must be read in the function that writes", "do it in the functions"},
+		`SELECT c.oid::regclass::text, 'has the trigger ' || t.tgname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+		  WHERE c.relnamespace = 'accounts'::regnamespace AND NOT t.tgisinternal
+		  UNION ALL SELECT c.oid::regclass::text, 'has the rule ' || r.rulename FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class
+		  WHERE c.relnamespace = 'accounts'::regnamespace`},
+	// Since PostgreSQL 18 NOT NULL is a constraint too; no error of it reaches a client.
+	{Rule{constraintNamed, "the name is what an error of PostgreSQL tells the service (docs/errors.md); one that PostgreSQL chose may change",
+		"CONSTRAINT <table>_<what> CHECK/UNIQUE/FOREIGN KEY ..."},
+		`SELECT k.conname::text, 'on ' || k.conrelid::regclass || ' has a name of PostgreSQL''s choice' FROM pg_constraint AS k
+		  WHERE k.connamespace = 'accounts'::regnamespace AND k.contype <> 'n'`},
+	{Rule{indexNamed, "Down and later migrations name it; a name that PostgreSQL chose may be another one elsewhere",
+		"CREATE INDEX <table>_<columns>_idx ON ..."},
+		`SELECT c.relname::text, 'has a name of PostgreSQL''s choice' FROM pg_class AS c
+		  WHERE c.relnamespace = 'accounts'::regnamespace AND c.relkind = 'i'
+		    AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = c.oid)`},
+}
+
+const (
+	constraintNamed = "constraint-named"
+	indexNamed      = "index-named"
+)
+
+// Catalog checks what the migrations have made of the database: conn is a superuser's.
+func Catalog(ctx context.Context, conn *pgx.Conn, tree Tree) ([]Violation, error) {
+	up := tree.up()
+	// These two queries list everything; the text of the migrations says which names were given.
+	given := map[string]string{constraintNamed: `CONSTRAINT\s+`, indexNamed: `INDEX (CONCURRENTLY )?(IF NOT EXISTS )?`}
+	var found []Violation
+	for _, rule := range catalogRules {
+		rows, err := conn.Query(ctx, rule.query)
+		if err != nil {
+			return nil, fmt.Errorf("rule %s: %w", rule.Name, err)
+		}
+		var object, message string
+		_, err = pgx.ForEachRow(rows, []any{&object, &message}, func() error {
+			if before, listed := given[rule.Name]; listed &&
+				regexp.MustCompile(before+regexp.QuoteMeta(object)+`\b`).MatchString(up) {
+				return nil
+			}
+			file, line := tree.place(object)
+			found = append(found, Violation{rule.Name, file, line, object + " " + message})
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("rule %s: %w", rule.Name, err)
+		}
+	}
+	bodies, err := bodies(ctx, conn, tree)
+	return append(found, bodies...), err
+}

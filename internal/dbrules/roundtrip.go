@@ -1,0 +1,144 @@
+package dbrules
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+// RoundTrip runs every migration up, then all of them down and up again, and says whether the database
+// is migrated in the end. After each step down and up the schema must be what it was at that step.
+func RoundTrip(ctx context.Context, tree Tree, migrateURL, superURL string) (found []Violation, migrated bool, err error) {
+	config, err := pgx.ParseConfig(migrateURL)
+	if err != nil {
+		return nil, false, err
+	}
+	pool := stdlib.OpenDB(*config)
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	provider, err := goose.NewProvider(goose.DialectPostgres, pool, os.DirFS(filepath.Join(tree.root, migrationsFolder)),
+		goose.WithSlog(slog.New(slog.DiscardHandler)))
+	if err != nil { // two files of one number, or no number
+		return []Violation{{migrationUp, migrationsFolder, 0, err.Error()}}, false, nil
+	}
+	files := provider.ListSources()
+	at := func(i int) string { return path.Join(migrationsFolder, path.Base(files[i].Path)) }
+
+	dumps := make([]string, len(files)+1)
+	if _, err := provider.GetDBVersion(ctx); err != nil { // goose makes its table, which is in the dumps
+		return nil, false, err
+	}
+	if dumps[0], err = dump(ctx, superURL); err != nil {
+		return nil, false, err
+	}
+	for i := range files {
+		before, err := heaps(ctx, pool)
+		if err != nil {
+			return nil, false, err
+		}
+		if _, err := provider.UpByOne(ctx); err != nil {
+			return append(found, Violation{migrationUp, at(i), 0, err.Error()}), false, nil
+		}
+		after, err := heaps(ctx, pool)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, table := range slices.Sorted(maps.Keys(before)) {
+			if heap, there := after[table]; there && heap != before[table] {
+				found = append(found, Violation{migrationRewrite, at(i), 0, table + " was written anew"})
+			}
+		}
+		if dumps[i+1], err = dump(ctx, superURL); err != nil {
+			return nil, false, err
+		}
+	}
+	for i := len(files) - 1; i >= 0; i-- {
+		if _, err := provider.Down(ctx); err != nil {
+			return append(found, Violation{migrationDown, at(i), 0, "Down: " + err.Error()}), false, nil
+		}
+		now, err := dump(ctx, superURL)
+		if err != nil {
+			return nil, false, err
+		}
+		if now != dumps[i] {
+			found = append(found, Violation{migrationDown, at(i), 0, "Up and Down leave a difference: " + difference(dumps[i], now)})
+			dumps[i] = now // the files before are not to blame
+		}
+	}
+	for i := range files {
+		if _, err := provider.UpByOne(ctx); err != nil {
+			return append(found, Violation{migrationDown, at(i), 0, "Up after Down: " + err.Error()}), false, nil
+		}
+	}
+	now, err := dump(ctx, superURL)
+	if err == nil && len(found) == 0 && now != dumps[len(files)] {
+		found = append(found, Violation{migrationDown, migrationsFolder, 0,
+			"up, down and up leave a difference: " + difference(dumps[len(files)], now)})
+	}
+	return found, true, err
+}
+
+// heaps returns the file in which each table of the schema lies: a new one means that it was rewritten.
+func heaps(ctx context.Context, pool *sql.DB) (map[string]int64, error) {
+	rows, err := pool.QueryContext(ctx, `
+		SELECT 'accounts.' || c.relname, pg_relation_filenode(c.oid)
+		  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+		 WHERE n.nspname = 'accounts' AND c.relkind = 'r'`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	files := map[string]int64{}
+	for rows.Next() {
+		var name string
+		var node int64
+		if err := rows.Scan(&name, &node); err != nil {
+			return nil, err
+		}
+		files[name] = node
+	}
+	return files, rows.Err()
+}
+
+// dump is the schema as pg_dump writes it.
+func dump(ctx context.Context, url string) (string, error) {
+	out, err := exec.CommandContext(ctx, "pg_dump", "--schema-only", "--dbname="+url).Output()
+	if err != nil {
+		return "", fmt.Errorf("pg_dump of the PostgreSQL client programs is needed (scripts/install-deps): %w", err)
+	}
+	lines := slices.DeleteFunc(strings.Split(string(out), "\n"), func(line string) bool {
+		return strings.HasPrefix(line, `\restrict `) || strings.HasPrefix(line, `\unrestrict `) // a random key
+	})
+	return strings.Join(lines, "\n"), nil
+}
+
+// difference shows the first lines that only one of two dumps has.
+func difference(before, after string) string {
+	const shown = 4
+	one, two := strings.Split(before, "\n"), strings.Split(after, "\n")
+	var parts []string
+	for sign, sides := range map[string][2][]string{"lost": {one, two}, "left": {two, one}} {
+		for _, line := range sides[0] {
+			if text := strings.TrimSpace(line); len(parts) < shown && text != "" && text != "--" && !slices.Contains(sides[1], line) {
+				parts = append(parts, fmt.Sprintf("%s %q", sign, text))
+			}
+		}
+	}
+	if len(parts) == 0 {
+		return "the order of what pg_dump writes"
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}

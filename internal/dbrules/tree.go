@@ -1,0 +1,177 @@
+package dbrules
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+const (
+	migrationsFolder = "db/migrations"
+	queriesFolder    = "db/queries"
+	sqlcFile         = "sqlc.yaml"
+
+	downMark = "-- +goose Down"
+	noTxMark = "-- +goose NO TRANSACTION"
+)
+
+// Tree is the SQL of the project as it lies in the work tree.
+type Tree struct {
+	root       string
+	migrations []migration
+	queries    []query
+	sqlc       string // the text of sqlc.yaml
+}
+
+// migration is one file, cut at its Down. The Up part begins with the first line.
+type migration struct {
+	path string
+	up   string
+	down string
+	both bool // it has a Down
+}
+
+func (m migration) noTransaction() bool { return strings.Contains(m.up, noTxMark) }
+
+// query is one named query.
+type query struct {
+	path     string
+	line     int
+	kind     string // its folder
+	name     string
+	function string // the first of accounts that it calls
+	text     string
+}
+
+var (
+	queryMark  = regexp.MustCompile(`(?m)^-- name: (\w+) :\w+\n`)
+	calledName = regexp.MustCompile(`\baccounts\.(\w+)\s*\(`)
+)
+
+// ReadTree reads the files under the root of the project.
+func ReadTree(root string) (Tree, error) {
+	tree := Tree{root: root}
+	files, err := filepath.Glob(filepath.Join(root, migrationsFolder, "*.sql"))
+	if err != nil {
+		return Tree{}, err
+	}
+	for _, file := range files { // Glob sorts
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return Tree{}, err
+		}
+		tree.migrations = append(tree.migrations, newMigration(filepath.Base(file), string(text)))
+	}
+	if len(files) == 0 {
+		return Tree{}, fmt.Errorf("there are no migrations in %s", filepath.Join(root, migrationsFolder))
+	}
+	for _, kind := range []string{"read", "write"} {
+		files, err := filepath.Glob(filepath.Join(root, queriesFolder, kind, "*.sql"))
+		if err != nil {
+			return Tree{}, err
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return Tree{}, err
+			}
+			tree.queries = append(tree.queries, newQueries(kind, filepath.Base(file), string(text))...)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(root, sqlcFile))
+	tree.sqlc = string(text)
+	return tree, err
+}
+
+func newMigration(name, text string) migration {
+	m := migration{path: path.Join(migrationsFolder, name)}
+	m.up, m.down, m.both = strings.Cut(text, downMark)
+	return m
+}
+
+func newQueries(kind, name, text string) []query {
+	var queries []query
+	marks := queryMark.FindAllStringSubmatchIndex(text, -1)
+	for i, m := range marks {
+		end := len(text)
+		if i+1 < len(marks) {
+			end = marks[i+1][0]
+		}
+		q := query{
+			path: path.Join(queriesFolder, kind, name), line: lineOf(text, m[0]), kind: kind,
+			name: text[m[2]:m[3]], text: text[m[1]:end],
+		}
+		if called := calledName.FindStringSubmatch(q.text); called != nil {
+			q.function = called[1]
+		}
+		queries = append(queries, q)
+	}
+	return queries
+}
+
+// place finds where the migrations last create something, or else name it.
+func (t Tree) place(name string) (file string, line int) {
+	name = strings.TrimPrefix(name, "accounts.")
+	if i := strings.IndexAny(name, "( "); i >= 0 {
+		name = name[:i]
+	}
+	quoted := regexp.QuoteMeta(name)
+	for _, pattern := range []string{`(?m)^\s*(CREATE\b.*|CONSTRAINT\s+)\b` + quoted + `\b`, `\b` + quoted + `\b`} {
+		expression := regexp.MustCompile(pattern)
+		for i := len(t.migrations) - 1; i >= 0; i-- {
+			m := t.migrations[i]
+			if found := expression.FindStringIndex(m.up); found != nil {
+				return m.path, lineOf(m.up, found[0]+len(m.up[found[0]:found[1]])-len(name))
+			}
+		}
+	}
+	return migrationsFolder, 0
+}
+
+// up is the text of all Up parts.
+func (t Tree) up() string {
+	var all strings.Builder
+	for _, m := range t.migrations {
+		all.WriteString(m.up)
+	}
+	return all.String()
+}
+
+// code blanks out comments and string literals, so that what is left is found at its own place.
+// Dollar-quoted bodies are code.
+func code(sql string) string {
+	out := []byte(sql)
+	blank := func(from, to int) {
+		for i := from; i < to; i++ {
+			if out[i] != '\n' {
+				out[i] = ' '
+			}
+		}
+	}
+	for i := 0; i < len(sql); {
+		end := len(sql)
+		switch {
+		case strings.HasPrefix(sql[i:], "--"):
+			if n := strings.IndexByte(sql[i:], '\n'); n >= 0 {
+				end = i + n
+			}
+		case strings.HasPrefix(sql[i:], "/*"):
+			if n := strings.Index(sql[i:], "*/"); n >= 0 {
+				end = i + n + len("*/")
+			}
+		case sql[i] == '\'': // '' ends one and begins the next
+			if n := strings.IndexByte(sql[i+1:], '\''); n >= 0 {
+				end = i + 1 + n + 1
+			}
+		default:
+			i++
+			continue
+		}
+		blank(i, end)
+		i = end
+	}
+	return string(out)
+}
