@@ -4,8 +4,6 @@ import (
 	"context"
 	"strconv"
 	"time"
-
-	"github.com/payment-services/accounts/internal/dbgen/read"
 )
 
 // healthTimeout bounds all checks together: who asks for health has no patience.
@@ -40,9 +38,9 @@ func (s *Service) Health(ctx context.Context) Health {
 		h.Checks["write"] = Check{Degraded: true, Detail: "the primary takes no writes"}
 	}
 
-	replica, err := s.cache.ReplicaPosition(ctx)
+	replica, replicaErr := s.cache.ReplicaPosition(ctx)
 	switch {
-	case err != nil:
+	case replicaErr != nil:
 		h.Checks["replica"] = Check{Degraded: writeErr == nil, Detail: "the read server does not answer"}
 	case writeErr == nil && replica.InRecovery:
 		h.Checks["replica"] = Check{OK: true, Value: strconv.FormatInt(max(0, primary.LSN-replica.LSN), 10) + " bytes behind"}
@@ -57,19 +55,7 @@ func (s *Service) Health(ctx context.Context) Health {
 		h.Checks["redis"] = Check{Degraded: true, Detail: "reads bypass the cache"}
 	}
 
-	var version int64
-	_, err = s.cache.Read(ctx, nil, func(ctx context.Context, q read.Querier) (err error) {
-		version, err = q.GetSchemaVersionV1(ctx)
-		return err
-	})
-	switch value := strconv.FormatInt(version, 10); {
-	case err != nil:
-		h.Checks["schema"] = Check{Detail: "no database answers"}
-	case version < s.schemaVersion:
-		h.Checks["schema"] = Check{Value: value, Detail: "migrate to " + strconv.FormatInt(s.schemaVersion, 10) + " first"}
-	default:
-		h.Checks["schema"] = Check{OK: true, Value: value}
-	}
+	h.Checks["schema"] = s.schema.run(ctx, replicaErr, writeErr)
 
 	h.Ready = true
 	for _, check := range h.Checks {

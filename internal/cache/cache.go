@@ -247,6 +247,12 @@ func (c *Cache) Primary(ctx context.Context, query Query) error {
 	return err
 }
 
+// Replica runs query on the read server, however far that has replayed.
+func (c *Cache) Replica(ctx context.Context, query Query) error {
+	_, err := c.source.replica.Read(ctx, postgres.AdmitAny, query)
+	return err
+}
+
 // ReplicaPosition returns the position of the read server.
 func (c *Cache) ReplicaPosition(ctx context.Context) (postgres.Position, error) {
 	return c.source.replica.Position(ctx)
