@@ -46,15 +46,17 @@ build: ## build the server into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/server ./cmd/server
 
 .PHONY: generate
-generate: $(tools)/sqlc ## write what is generated: internal/dbgen, db/functions, db/contract.txt, the client
+generate: $(tools)/sqlc ## write what is generated: internal/dbgen, db/functions, db/*.txt, the client
 	$(tools)/sqlc generate
 	go run ./cmd/dbcatalog db
+	go run ./cmd/dbneeds db
 	go generate ./test/openapi
 
 .PHONY: check-generated
 check-generated: $(tools)/sqlc ## fail if generate would change anything
 	$(tools)/sqlc diff
 	go run ./cmd/dbcatalog -check db
+	go run ./cmd/dbneeds -check db
 	@fresh=$$(mktemp) && trap "rm -f $$fresh" EXIT && \
 		go tool -modfile=tools/go.mod oapi-codegen -config test/openapi/client.yaml -o $$fresh test/openapi/openapi.json && \
 		{ cmp -s $$fresh test/openapi/client/client.gen.go || { echo "the client is stale: make generate"; exit 1; }; }

@@ -60,9 +60,11 @@ func openCore(cfg Core, logTo *os.File, metrics prometheus.Registerer) (_ *core,
 	if err != nil {
 		return nil, err
 	}
+	readFunctions, writeFunctions := db.NeededFunctions()
 	c.accounts = accounts.New(accounts.Config{
 		Primary: c.primary, Cache: c.cache, Parser: parser,
-		UserLife: cfg.UserLife, DictionaryLife: cfg.DictionaryLife, SchemaVersion: version,
+		UserLife: cfg.UserLife, DictionaryLife: cfg.DictionaryLife,
+		SchemaVersion: version, ReadFunctions: readFunctions, WriteFunctions: writeFunctions,
 	})
 	return c, nil
 }

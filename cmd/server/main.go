@@ -28,6 +28,7 @@ const usage = `usage: server [command]
   serve        answer requests (the default)
   migrate      apply pending migrations to the primary (DATABASE_MIGRATE_URL)
   import FILE  create users from a CSV, XLSX or XLS file (server import -h)
+  functions    print the database functions that this build needs
   token        print a signed token (server token -h)
   healthcheck  exit 0 if the service on this machine is alive
   help         print this
@@ -61,6 +62,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return migrate(ctx)
 	case "import":
 		return importFile(ctx, args, stdout)
+	case "functions":
+		return functions(stdout)
 	case "token":
 		return token(args, stdout)
 	case "healthcheck":
@@ -79,6 +82,21 @@ func migrate(ctx context.Context) error {
 		return err
 	}
 	return db.Migrate(ctx, cfg.MigrateURL, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+}
+
+func functions(stdout io.Writer) error {
+	read, write := db.NeededFunctions()
+	for _, list := range []struct {
+		kind       string
+		signatures []string
+	}{{db.ReadFunction, read}, {db.WriteFunction, write}} {
+		for _, signature := range list.signatures {
+			if _, err := fmt.Fprintln(stdout, list.kind, signature); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func token(args []string, stdout io.Writer) error {

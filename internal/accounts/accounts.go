@@ -8,7 +8,6 @@ package accounts
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,7 +27,10 @@ type Config struct {
 
 	UserLife       time.Duration // of cached users and identifiers
 	DictionaryLife time.Duration // of the two cached dictionaries
-	SchemaVersion  int64         // the migration that this build needs
+	SchemaVersion  int64         // the newest migration that this build knows
+
+	// ReadFunctions and WriteFunctions are the signatures of those that this build calls.
+	ReadFunctions, WriteFunctions []string
 }
 
 // Service answers all questions about accounts. Safe for concurrent use.
@@ -38,8 +40,7 @@ type Service struct {
 	parser  *identifier.Parser
 
 	userLife, dictionaryLife time.Duration
-	schemaVersion            int64
-	schemaSeen               atomic.Int64 // Unix nanoseconds of when a database last said that the schema is right
+	schema                   *schemaCheck
 
 	staged chan struct{} // wakes RunImports
 }
@@ -48,7 +49,8 @@ type Service struct {
 func New(cfg Config) *Service {
 	return &Service{
 		primary: cfg.Primary, cache: cfg.Cache, parser: cfg.Parser,
-		userLife: cfg.UserLife, dictionaryLife: cfg.DictionaryLife, schemaVersion: cfg.SchemaVersion,
+		userLife: cfg.UserLife, dictionaryLife: cfg.DictionaryLife,
+		schema: newSchemaCheck(cfg),
 		staged: make(chan struct{}, 1),
 	}
 }

@@ -6,19 +6,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/payment-services/accounts/internal/cache"
-	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/postgres"
 )
 
 // healthTimeout bounds all checks together: less than any prober's patience, so that a server that
 // does not answer is reported instead of making this process look dead.
 const healthTimeout = 900 * time.Millisecond
-
-// A process that no database has answered for this long cannot serve. Before that it may be a failover,
-// and all processes share the databases: to take them out of rotation would only replace their
-// answers, the cached ones too, by a load balancer's.
-const unansweredGrace = 5 * time.Second
 
 // Health is what this process can do right now.
 type Health struct {
@@ -45,22 +38,19 @@ func (s *Service) Health(ctx context.Context) Health {
 	var (
 		asking                         sync.WaitGroup
 		primary, replica               postgres.Position
+		onPrimary, onReplica           schemaAnswer
 		writeErr, replicaErr, redisErr error
-		version, replicaVersion        int64
 	)
-	schemaVersion := func(version *int64) cache.Query {
-		return func(ctx context.Context, q read.Querier) (err error) {
-			*version, err = q.GetSchemaVersionV1(ctx)
-			return err
-		}
-	}
-	asking.Go(func() { primary, writeErr = s.primary.Read(ctx, schemaVersion(&version)) })
-	asking.Go(func() { replica, replicaErr = s.cache.ReadReplica(ctx, schemaVersion(&replicaVersion)) })
+	asking.Go(func() {
+		primary, writeErr = s.primary.Position(ctx)
+		onPrimary = s.schema.primary.check(ctx, writeErr)
+	})
+	asking.Go(func() {
+		replica, replicaErr = s.cache.ReplicaPosition(ctx)
+		onReplica = s.schema.replica.check(ctx, replicaErr)
+	})
 	asking.Go(func() { redisErr = s.cache.Ping(ctx) })
 	asking.Wait()
-	if writeErr != nil {
-		version = replicaVersion
-	}
 
 	h := Health{Checks: map[string]Check{}}
 	h.Checks["write"] = Check{OK: true}
@@ -81,16 +71,7 @@ func (s *Service) Health(ctx context.Context) Health {
 	if redisErr != nil {
 		h.Checks["redis"] = Check{Degraded: true, Detail: "reads bypass the cache"}
 	}
-	switch value := strconv.FormatInt(version, 10); {
-	case writeErr != nil && replicaErr != nil:
-		recently := time.Now().UnixNano()-s.schemaSeen.Load() < int64(unansweredGrace)
-		h.Checks["schema"] = Check{Degraded: recently, Detail: "no database answers"}
-	case version < s.schemaVersion:
-		h.Checks["schema"] = Check{Value: value, Detail: "migrate to " + strconv.FormatInt(s.schemaVersion, 10) + " first"}
-	default:
-		s.schemaSeen.Store(time.Now().UnixNano())
-		h.Checks["schema"] = Check{OK: true, Value: value}
-	}
+	h.Checks["schema"] = s.schema.judge(onReplica, onPrimary)
 	h.Ready = true
 	for _, check := range h.Checks {
 		h.Ready = h.Ready && (check.OK || check.Degraded)

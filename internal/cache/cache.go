@@ -247,9 +247,15 @@ func (c *Cache) Primary(ctx context.Context, query Query) error {
 	return err
 }
 
-// ReadReplica runs query on the read server, however far behind that is, and returns its position.
-func (c *Cache) ReadReplica(ctx context.Context, query Query) (postgres.Position, error) {
-	return c.source.replica.Read(ctx, postgres.AdmitAny, query)
+// Replica runs query on the read server, however far that has replayed.
+func (c *Cache) Replica(ctx context.Context, query Query) error {
+	_, err := c.source.replica.Read(ctx, postgres.AdmitAny, query)
+	return err
+}
+
+// ReplicaPosition returns the position of the read server.
+func (c *Cache) ReplicaPosition(ctx context.Context) (postgres.Position, error) {
+	return c.source.replica.Position(ctx)
 }
 
 // Stale reports whether Redis has heard of a newer timeline than this process's primary has: that

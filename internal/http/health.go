@@ -36,7 +36,7 @@ func (a *API) addHealth() {
 		method: http.MethodGet, path: "/readyz", id: "get-readiness", tag: tagOperation,
 		summary: "The service can take requests", access: public,
 		description: "degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same " +
-			"body if no database has answered for 5 s, the schema is too old, or the service is about to stop.",
+			"body if no database has answered for 5 s, it lacks a function that this build calls, or the service is about to stop.",
 		status: http.StatusOK, result: reflect.TypeFor[Health](), handle: a.getReadiness,
 	})
 	ready := a.openAPI.Paths["/readyz"].Get.Responses

@@ -80,6 +80,20 @@ var messages = map[string]string{
 	"deactivated": "a deactivated contact is history and keeps its value",
 }
 
+// Uncallable reports whether err says that there is no such function, or that the login may not
+// execute it: the schema is not the one that this build needs.
+func Uncallable(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	switch pgErr.Code {
+	case "42883", "3F000", "42501": // undefined_function, invalid_schema_name, insufficient_privilege
+		return true
+	}
+	return false
+}
+
 // serverGone reports whether err says that the server is away, or is not the one that was wanted,
 // so that another connection or another server may do better.
 func serverGone(err error) bool {

@@ -9,3 +9,6 @@ SELECT accounts.get_schema_version_v1();
 
 -- name: IsCacheOutboxPendingV1 :one
 SELECT accounts.is_cache_outbox_pending_v1(p_id => @id);
+
+-- name: ListMissingFunctionsV1 :many
+SELECT * FROM accounts.list_missing_functions_v1(p_signatures => @signatures::text[]);

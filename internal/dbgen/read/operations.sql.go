@@ -57,3 +57,27 @@ func (q *Queries) IsCacheOutboxPendingV1(ctx context.Context, id int64) (bool, e
 	err := row.Scan(&is_cache_outbox_pending_v1)
 	return is_cache_outbox_pending_v1, err
 }
+
+const ListMissingFunctionsV1 = `-- name: ListMissingFunctionsV1 :many
+SELECT signature FROM accounts.list_missing_functions_v1(p_signatures => $1::text[])
+`
+
+func (q *Queries) ListMissingFunctionsV1(ctx context.Context, signatures []string) ([]string, error) {
+	rows, err := q.db.Query(ctx, ListMissingFunctionsV1, signatures)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var signature string
+		if err := rows.Scan(&signature); err != nil {
+			return nil, err
+		}
+		items = append(items, signature)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -25,6 +25,7 @@ type Querier interface {
 	ListContactTypesV1(ctx context.Context) ([]ContactTypeV1, error)
 	ListGroupMembersV1(ctx context.Context, pageLimit int32, groupID uuid.UUID, afterUserID *uuid.UUID) ([]MembershipV1, error)
 	ListImportRowsV1(ctx context.Context, pageLimit int32, jobID uuid.UUID, afterRowNo int32) ([]ImportRowV1, error)
+	ListMissingFunctionsV1(ctx context.Context, signatures []string) ([]string, error)
 	ListUserContactsV1(ctx context.Context, userID uuid.UUID, includeInactive bool) ([]ContactV1, error)
 	ListUserGroupsV1(ctx context.Context) ([]UserGroupV1, error)
 	ListUserMembershipsV1(ctx context.Context, userID uuid.UUID) ([]MembershipV1, error)
