@@ -179,7 +179,10 @@ func (c *Cluster) Netns(ctx context.Context, service string, command ...string) 
 
 // Address is a container's address in the network of the nodes.
 func (c *Cluster) Address(ctx context.Context, service string) (string, error) {
-	out, err := c.Docker(ctx, "inspect -f {{(index(.NetworkSettings.Networks)\""+c.cfg.Project+"_nodes\").IPAddress}}", service)
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	out, err := run(ctx, c.cfg.Root, "docker", "inspect", "-f",
+		fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", c.cfg.Project+"_nodes"), c.Container(service))
 	return strings.TrimSpace(out), err
 }
 
