@@ -69,7 +69,7 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 env: ## write .env for docker compose, with random secrets, unless it exists
 	@scripts/make-env
 
-.PHONY: status switchover failover reinit roll passwords sibling
+.PHONY: status switchover failover reinit renew roll passwords sibling
 status: ## show the cluster: nodes, HAProxy, readiness
 	@scripts/cluster status
 switchover: ## swap primary and replica; no client notices
@@ -78,6 +78,8 @@ failover: ## promote a node when there is no primary and Patroni does not: [NODE
 	@scripts/cluster failover '$(NODE)'
 reinit: ## copy the primary anew to a node: NODE=pg-node-2
 	@scripts/cluster reinit '$(NODE)'
+renew: ## recreate one container from its image and .env: NAME=accounts-1
+	@scripts/cluster renew '$(NAME)'
 roll: ## recreate the database nodes from their image and .env, one by one
 	@scripts/cluster roll
 passwords: ## give the database roles of .env new passwords, one container after the other
