@@ -87,6 +87,7 @@ bench-replication: ## compare async, sync and sync-strict on a real cluster; wri
 	go run ./bench/replication
 
 .PHONY: status switchover failover reinit roll passwords sibling
+.PHONY: status switchover failover reinit renew roll passwords sibling
 status: ## show the cluster: nodes, HAProxy, readiness
 	@scripts/cluster status
 switchover: ## swap primary and replica; no client notices
@@ -95,6 +96,8 @@ failover: ## promote a node when there is no primary and Patroni does not: [NODE
 	@scripts/cluster failover '$(NODE)'
 reinit: ## copy the primary anew to a node: NODE=pg-node-2
 	@scripts/cluster reinit '$(NODE)'
+renew: ## recreate one container from its image and .env: NAME=accounts-1
+	@scripts/cluster renew '$(NAME)'
 roll: ## recreate the database nodes from their image and .env, one by one
 	@scripts/cluster roll
 passwords: ## give the database roles of .env new passwords, one container after the other
