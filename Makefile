@@ -61,6 +61,10 @@ check-generated: $(tools)/sqlc ## fail if generate would change anything
 		go tool -modfile=tools/go.mod oapi-codegen -config test/openapi/client.yaml -o $$fresh test/openapi/openapi.json && \
 		{ cmp -s $$fresh test/openapi/client/client.gen.go || { echo "the client is stale: make generate"; exit 1; }; }
 
+.PHONY: function
+function: ## write the files of a new function: NAME=get_pet_v1 KIND=read|write [RETURNS=] [PARAMS=] [COLUMNS=] [FILE=]
+	@go run ./cmd/dbfunction -name '$(NAME)' -kind '$(KIND)' -params '$(PARAMS)' -returns '$(RETURNS)' -columns '$(COLUMNS)' -file '$(FILE)'
+
 .PHONY: check
 check: $(tools)/sqlc ## check migrations, functions and queries against every rule, with the reason and the fix
 	@scripts/install-deps --check

@@ -427,32 +427,49 @@ var catalogFaults = []fault{
 		goodBody("\n-- Dynamic for a test.\nEXECUTE 'SELECT $1 ' || p_id USING 1;"))},
 }
 
+// planted runs the plant in a transaction, and check on what it made.
+func planted(t *testing.T, conn *pgx.Conn, plant string, check func()) {
+	t.Helper()
+	execute(t, conn, "BEGIN; SET LOCAL ROLE accounts_owner;"+plant+";RESET ROLE")
+	check()
+	execute(t, conn, "ROLLBACK")
+}
+
+// catalogConn has the extension already: within each transaction it would take its time.
+func catalogConn(t *testing.T) *pgx.Conn {
+	t.Helper()
+	conn := connect(t, pgtest.Shared(t).SuperURL)
+	execute(t, conn, "CREATE EXTENSION plpgsql_check SCHEMA public")
+	return conn
+}
+
 func TestFaultsOfTheCatalog(t *testing.T) {
 	t.Parallel()
+	conn := catalogConn(t)
 	for _, f := range catalogFaults {
 		t.Run(f.rule+"/"+f.name, func(t *testing.T) {
-			t.Parallel()
-			conn := connect(t, pgtest.Shared(t).SuperURL)
-			execute(t, conn, "SET ROLE accounts_owner;"+f.plant+";RESET ROLE")
 			tree := readTree(t, root)
 			tree.migrations = append(tree.migrations, newMigration(filepath.Base(next), f.plant))
-			found, err := Catalog(t.Context(), conn, tree)
-			require.NoError(t, err)
-			requireOnly(t, f.rule, found)
+			planted(t, conn, f.plant, func() {
+				found, err := Catalog(t.Context(), conn, tree)
+				require.NoError(t, err)
+				requireOnly(t, f.rule, found)
+			})
 		})
 	}
 }
 
 func TestWhatFunctionsMayDo(t *testing.T) {
 	t.Parallel()
-	conn := connect(t, pgtest.Shared(t).SuperURL)
+	conn := catalogConn(t)
 	plant := goodBody("\n-- Dynamic because the table is not known.\nEXECUTE format('SELECT FROM accounts.%I WHERE id = $1', 'users') USING p_id;")
-	execute(t, conn, "SET ROLE accounts_owner;"+plant+";RESET ROLE")
 	tree := readTree(t, root)
 	tree.migrations = append(tree.migrations, newMigration(filepath.Base(next), plant))
-	found, err := Catalog(t.Context(), conn, tree)
-	require.NoError(t, err)
-	require.Empty(t, found)
+	planted(t, conn, plant, func() {
+		found, err := Catalog(t.Context(), conn, tree)
+		require.NoError(t, err)
+		require.Empty(t, found)
+	})
 }
 
 // The plant is the text of one more file of queries, in the folder that its first line names.
@@ -474,6 +491,7 @@ var queryFaults = []fault{
 
 func TestFaultsOfQueries(t *testing.T) {
 	t.Parallel()
+	d := pgtest.Shared(t)
 	for _, f := range queryFaults {
 		t.Run(f.rule+"/"+f.name, func(t *testing.T) {
 			t.Parallel()
@@ -488,7 +506,7 @@ func TestFaultsOfQueries(t *testing.T) {
 				require.NoError(t, os.MkdirAll(filepath.Join(dir, queriesFolder, folder), 0o755))
 				write(t, dir, filepath.Join(queriesFolder, folder, "x.sql"), text)
 			}
-			found, err := Queries(t.Context(), connect(t, pgtest.Shared(t).SuperURL), readTree(t, dir), tool(t, "sqlc"))
+			found, err := Queries(t.Context(), connect(t, d.SuperURL), readTree(t, dir), tool(t, "sqlc"))
 			require.NoError(t, err)
 			if f.name == "a query around" { // its name is an invention too
 				found = slices.DeleteFunc(found, func(v Violation) bool { return v.Rule == queryName })
@@ -518,26 +536,25 @@ var contractFaults = []fault{
 	{"no longer granted", contractRemoved, "REVOKE EXECUTE ON FUNCTION accounts.list_user_groups_v1() FROM accounts_read, accounts_write"},
 }
 
-func checkContract(t *testing.T, dir, plant string) []Violation {
+func checkContract(t *testing.T, conn *pgx.Conn, dir, plant string) (found []Violation) {
 	t.Helper()
-	conn := connect(t, pgtest.Shared(t).SuperURL)
-	execute(t, conn, "SET ROLE accounts_owner;"+plant+";RESET ROLE")
-	files, err := dbcatalog.Read(t.Context(), conn)
-	require.NoError(t, err)
-	base, err := FindBase(t.Context(), dir)
-	require.NoError(t, err)
-	found, err := Contract(t.Context(), readTree(t, dir), base, files[dbcatalog.ContractFile])
-	require.NoError(t, err)
+	planted(t, conn, plant, func() {
+		files, err := dbcatalog.Read(t.Context(), conn)
+		require.NoError(t, err)
+		base, err := FindBase(t.Context(), dir)
+		require.NoError(t, err)
+		found, err = Contract(t.Context(), readTree(t, dir), base, files[dbcatalog.ContractFile])
+		require.NoError(t, err)
+	})
 	return found
 }
 
 func TestFaultsOfTheContract(t *testing.T) {
 	t.Parallel()
-	dir := copyTree(t)
+	dir, conn := copyTree(t), connect(t, pgtest.Shared(t).SuperURL)
 	for _, f := range contractFaults {
 		t.Run(f.rule+"/"+f.name, func(t *testing.T) {
-			t.Parallel()
-			requireOnly(t, f.rule, checkContract(t, dir, f.plant))
+			requireOnly(t, f.rule, checkContract(t, conn, dir, f.plant))
 		})
 	}
 }
@@ -552,7 +569,7 @@ func TestWhatTheContractAllows(t *testing.T) {
 	write(t, dir, "db/queries/read/contacts.sql", without)
 	commit(t, dir)
 	git(t, dir, "checkout", "-q", "-B", "work")
-	require.Empty(t, checkContract(t, dir, "DROP FUNCTION accounts.get_contact_v1(uuid);"+good+
+	require.Empty(t, checkContract(t, connect(t, pgtest.Shared(t).SuperURL), dir, "DROP FUNCTION accounts.get_contact_v1(uuid);"+good+
 		`CREATE OR REPLACE FUNCTION accounts.list_user_memberships_v1(p_user_id uuid)
 		 RETURNS SETOF accounts.membership_v1 LANGUAGE plpgsql STABLE PARALLEL SAFE AS 'BEGIN END'`))
 }
