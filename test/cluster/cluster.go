@@ -79,6 +79,8 @@ func Up(ctx context.Context, cfg Config) (*Cluster, error) {
 		"COMPOSE_PROJECT_NAME=" + cfg.Project, "REPLICATION_MODE=" + cfg.Mode,
 		"EDGE_PORT=" + strconv.Itoa(ports[0]), "POSTGRES_WRITE_PORT=" + strconv.Itoa(ports[1]),
 		"POSTGRES_READ_PORT=" + strconv.Itoa(ports[2]), "HAPROXY_STATS_PORT=" + strconv.Itoa(ports[3]),
+		// Clusters live side by side.
+		fmt.Sprintf("NODES_PREFIX=10.214.%d", ports[3]%256),
 	}, cfg.Environment...)
 	if err := appendLines(c.env, lines); err != nil {
 		return nil, err

@@ -308,13 +308,14 @@ func TestPrimaryDisconnected(t *testing.T) {
 		return
 	}
 	network := c.cfg.Project + "_nodes"
+	var address string
 	repeat(t, "node disconnected", 1,
 		func(s State) error {
 			_, err := c.Docker(t.Context(), "network disconnect "+network, s.Leader)
 			return err
 		},
 		func(s State) error {
-			_, err := c.Docker(t.Context(), "network connect --alias "+s.Leader+" "+network, s.Leader)
+			_, err := c.Docker(t.Context(), "network connect --ip "+address+" --alias "+s.Leader+" "+network, s.Leader)
 			return err
 		})
 }
