@@ -131,7 +131,7 @@ func TestFromNothingToATypedCall(t *testing.T) {
 	}
 	require.NoError(t, run(dir, request{name: "find_groups_v2"}))
 	require.Contains(t, read(t, dir, "db/queries/read/groups.sql"), "-- name: FindGroupsV2 :many\n"+
-		"SELECT * FROM accounts.find_groups_v2(p_name => sqlc.narg('name'), p_limit => sqlc.arg('limit'), p_ids => @ids::uuid[]);\n")
+		"SELECT * FROM accounts.find_groups_v2(\n    p_name => sqlc.narg('name'),\n    p_limit => sqlc.arg('limit'),\n    p_ids => @ids::uuid[]\n);\n")
 }
 
 // Filled in, a scaffold without parameters keeps every rule.
