@@ -68,8 +68,8 @@ function: ## write the files of a new function: NAME=get_pet_v1 KIND=read|write 
 .PHONY: check
 check: $(tools)/sqlc ## check migrations, functions and queries against every rule, with the reason and the fix
 	@scripts/install-deps --check
-	@if command -v npm >/dev/null && [ "$$(uname -m)" = x86_64 ]; then $(MAKE) --no-print-directory -s $(tools)/squawk; \
-		else echo 'WARNING: squawk needs npm and x86_64: sudo apt-get install npm' >&2; fi
+	@[ "$$(uname -m)" = x86_64 ] && command -v npm >/dev/null && $(MAKE) --no-print-directory -s $(tools)/squawk \
+		|| echo 'WARNING: there is no squawk; it needs x86_64 and npm: sudo apt-get install npm' >&2
 	@go run ./cmd/dbcheck -sqlc $(tools)/sqlc -squawk $(tools)/squawk
 
 .PHONY: bench-cache

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/payment-services/accounts/db"
@@ -35,7 +36,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if _, err := os.Stat(cfg.Squawk); err != nil && os.Getenv("CI") == "" {
+	if _, err := os.Stat(cfg.Squawk); err != nil && (os.Getenv("CI") == "" || runtime.GOARCH != "amd64") {
 		cfg.Squawk = ""
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

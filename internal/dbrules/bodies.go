@@ -116,9 +116,13 @@ func checked(ctx context.Context, conn *pgx.Conn, tree Tree) (found []Violation,
 		if state == "0A000" && strings.Contains(message, "not allowed in a non volatile function") {
 			rule = readWrites
 		}
+		where := "accounts." + name
+		if row > 0 {
+			where += fmt.Sprintf(", line %d of the body", row)
+		}
 		file, line := tree.place(name)
 		found = append(found, Violation{rule, file, line, strings.TrimSpace(
-			fmt.Sprintf("accounts.%s, line %d of the body: %s: %s. %s", name, row, level, message, detail))})
+			fmt.Sprintf("%s: %s: %s %s", where, level, strings.TrimSuffix(message, "."), detail))})
 		return nil
 	})
 	if err != nil {

@@ -69,7 +69,7 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 	}
 	report.Violations = slices.Concat(Migrations(tree), released)
 	if cfg.Squawk == "" {
-		report.Notes = append(report.Notes, "locks of migrations were NOT checked: there is no squawk, because there is no npm")
+		report.Notes = append(report.Notes, "locks of migrations were NOT checked: squawk is missing, which npm installs on x86_64")
 	} else if found, err := Locks(ctx, tree, cfg.Squawk); err != nil {
 		return Report{}, err
 	} else {
@@ -136,7 +136,11 @@ func (r Report) Write(w io.Writer) {
 	if r.Base.Commit != "" {
 		fmt.Fprintf(w, "released is what %s has\n", r.Base.How)
 	}
-	fmt.Fprintf(w, "%d rules, %d violations\n", len(All()), len(r.Violations))
+	plural := "s"
+	if len(r.Violations) == 1 {
+		plural = ""
+	}
+	fmt.Fprintf(w, "%d rules, %d violation%s\n", len(All()), len(r.Violations), plural)
 }
 
 // All returns every rule.
