@@ -67,6 +67,10 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 	go test -run '^$$' -bench BenchmarkCache -benchtime 1000x ./bench
 	go test -run '^$$' -bench BenchmarkInvalidate100k -benchtime 5x ./bench
 
+.PHONY: unused
+unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
+	@go run ./cmd/dbunused
+
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
