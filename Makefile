@@ -108,6 +108,9 @@ passwords: ## give the database roles of .env new passwords, one container after
 	@scripts/cluster passwords
 sibling: ## give another service a database and print its addresses: NAME=auth
 	@scripts/cluster sibling '$(NAME)'
+.PHONY: unused
+unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
+	@go run ./cmd/dbunused
 
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries

@@ -3,6 +3,8 @@ package db_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/payment-services/accounts/db"
 	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/pgtest"
@@ -24,7 +27,16 @@ const (
 	pollTick = 2 * time.Millisecond
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(migrateHelper); url != "" { // a process that tests may kill
+		if err := db.Migrate(context.Background(), url, quiet); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	pgtest.Main(m)
+}
 
 // api is the database of one test as the service sees it: write functions called as accounts_writer,
 // read functions as accounts_reader, and a superuser who looks behind the scene.

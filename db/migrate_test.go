@@ -52,43 +52,17 @@ func bootstrap(t *testing.T, super string) {
 // dump is the schema as pg_dump writes it.
 func dump(t *testing.T, super string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "pg_dump", "--schema-only", "--dbname="+super).Output()
+	return pgDump(t, super, "--schema-only")
+}
+
+func pgDump(t *testing.T, super string, options ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "pg_dump", append(options, "--dbname="+super)...).Output()
 	require.NoError(t, err, "pg_dump of the PostgreSQL client programs is needed: run scripts/install-deps")
 	lines := slices.DeleteFunc(strings.Split(string(out), "\n"), func(line string) bool {
 		return strings.HasPrefix(line, `\restrict `) || strings.HasPrefix(line, `\unrestrict `) // a random key
 	})
 	return strings.Join(lines, "\n")
-}
-
-// Every migration, down and up again on data, restores exactly what stood before it.
-func TestEachMigrationDownAndUpOnData(t *testing.T) {
-	t.Parallel()
-	a := open(t)
-	fill := func() {
-		a.createGroup("drivers")
-		a.createType("telegram", "allow")
-		a.createUser([]string{"drivers"}, same("phone", "+79991234567"), same("telegram", "x"))
-	}
-	fill()
-	err := db.WithProvider(t.Context(), a.MigrateURL, quiet, func(p *goose.Provider) error {
-		count := len(migrationFiles(t))
-		dumps := []string{dump(t, a.SuperURL)}
-		for range count {
-			_, err := p.Down(t.Context())
-			require.NoError(t, err)
-			dumps = append(dumps, dump(t, a.SuperURL))
-		}
-		require.NotContains(t, dumps[count], "SCHEMA accounts")
-		require.NotContains(t, dumps[count], "DEFAULT PRIVILEGES")
-		for i := count - 1; i >= 0; i-- {
-			_, err := p.UpByOne(t.Context())
-			require.NoError(t, err)
-			require.Equal(t, dumps[i], dump(t, a.SuperURL))
-		}
-		return nil
-	})
-	require.NoError(t, err)
-	fill()
 }
 
 // The plain goose CLI makes what Migrate makes.

@@ -203,6 +203,8 @@ func codedState(pgErr *pgconn.PgError) error {
 			Code: errcode.Validation, Cause: pgErr,
 			Message: "the request holds a character, a number or a nesting that cannot be stored",
 		}
+	case "42883", "3F000": // undefined_function, invalid_schema_name: a migration has not come this far
+		return unavailable(pgErr)
 	case "57014", "55P03": // query_canceled (statement_timeout), lock_not_available
 		return unavailable(pgErr)
 	}
