@@ -90,7 +90,6 @@ test-cluster: ## kill, freeze and cut off the containers of a real cluster (need
 bench-replication: ## compare async, sync and sync-strict on a real cluster; writes docs/replication.md (needs Docker and root)
 	go run ./bench/replication
 
-.PHONY: status switchover failover reinit roll passwords sibling
 .PHONY: status switchover failover reinit renew roll passwords sibling
 status: ## show the cluster: nodes, HAProxy, readiness
 	@scripts/cluster status
