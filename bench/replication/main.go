@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,8 @@ const (
 	writers, readers = 8, 4
 	// settle is how long clients run before each fault and each measurement.
 	settle = 3 * time.Second
+	// A kill comes at any moment of Patroni's loop, which is as long as this or shorter.
+	loopWait = 8 * time.Second
 	// alone is how long the cluster is without its replica.
 	alone = 15 * time.Second
 )
@@ -112,7 +115,7 @@ func kill(ctx context.Context, c *cluster.Cluster) (cluster.Result, *recording, 
 	if err := l.AwaitReplicaReads(ctx, time.Minute); err != nil {
 		return cluster.Result{}, nil, err
 	}
-	time.Sleep(settle)
+	time.Sleep(settle + rand.N(loopWait))
 	o, err := l.Failover(ctx,
 		func(s cluster.State) error { _, err := c.Docker(ctx, "kill", s.Leader); return err },
 		func(s cluster.State) error { _, err := c.Docker(ctx, "start", s.Leader); return err })
