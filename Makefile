@@ -67,6 +67,13 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 	go test -run '^$$' -bench BenchmarkCache -benchtime 1000x ./bench
 	go test -run '^$$' -bench BenchmarkInvalidate100k -benchtime 5x ./bench
 
+# `make test` holds the same bounds with 100,000 users.
+USERS ?= 1000000
+.PHONY: plans
+plans: ## check the plans of the read functions with a million users and write docs/plans.md: USERS=...
+	@scripts/install-deps --test
+	go test -v -count=1 -timeout=30m ./test/plans -users=$(USERS) -doc=$(CURDIR)/docs/plans.md
+
 .PHONY: unused
 unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
 	@go run ./cmd/dbunused
