@@ -107,6 +107,14 @@ passwords: ## give the database roles of .env new passwords, one container after
 	@scripts/cluster passwords
 sibling: ## give another service a database and print its addresses: NAME=auth
 	@scripts/cluster sibling '$(NAME)'
+
+# `make test` holds the same bounds with 100,000 users.
+USERS ?= 1000000
+.PHONY: plans
+plans: ## check the plans of the read functions with a million users and write docs/plans.md: USERS=...
+	@scripts/install-deps --test
+	go test -v -count=1 -timeout=30m ./test/plans -users=$(USERS) -doc=$(CURDIR)/docs/plans.md
+
 .PHONY: unused
 unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
 	@go run ./cmd/dbunused
