@@ -76,7 +76,7 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 		report.Violations = append(report.Violations, found...)
 	}
 
-	found, migrated, err := RoundTrip(ctx, tree, cfg.MigrateURL, cfg.SuperURL)
+	found, migrated, err := RoundTrip(ctx, tree, report.Base, cfg.MigrateURL, cfg.SuperURL)
 	if err != nil {
 		return Report{}, err
 	}
@@ -108,6 +108,13 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, err
 	}
 	report.Violations = append(report.Violations, found...)
+	// What sqlc does not understand it cannot generate, and has been said.
+	if !slices.ContainsFunc(report.Violations, func(v Violation) bool { return v.Rule == queryInvalid }) {
+		if found, err = Generated(ctx, tree, files, cfg.SQLC); err != nil {
+			return Report{}, err
+		}
+		report.Violations = append(report.Violations, found...)
+	}
 	return report.sorted(), nil
 }
 

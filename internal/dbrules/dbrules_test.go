@@ -42,7 +42,8 @@ const (
 func copyTree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"db/migrations", "db/queries", "db/contract.txt", "sqlc.yaml", "tools/squawk.toml"} {
+	for _, name := range []string{"db/migrations", "db/queries", "db/functions", "db/contract.txt", "internal/dbgen", "sqlc.yaml",
+		"tools/squawk.toml"} {
 		to := filepath.Join(dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o755))
 		if info, err := os.Stat(filepath.Join(root, name)); err == nil && info.IsDir() {
@@ -171,7 +172,7 @@ func TestTheTreeKeepsTheRules(t *testing.T) {
 func TestEveryRuleHasAFault(t *testing.T) {
 	t.Parallel()
 	planted := map[string]bool{}
-	for _, f := range slices.Concat(fileFaults, roundTripFaults, catalogFaults, queryFaults, contractFaults) {
+	for _, f := range slices.Concat(fileFaults, roundTripFaults, catalogFaults, queryFaults, generatedFaults, contractFaults) {
 		planted[f.rule] = true
 	}
 	names := map[string]bool{}
@@ -319,13 +320,34 @@ func TestFaultsOfTheRoundTrip(t *testing.T) {
 			write(t, dir, "db/migrations/00001_pets.sql", head+petsUp+foot+"DROP SCHEMA accounts CASCADE;\n")
 			write(t, dir, "db/migrations/00002_next.sql", f.plant)
 			migrate, super := empty(t)
-			found, migrated, err := RoundTrip(t.Context(), readTree(t, dir), migrate, super)
+			found, migrated, err := RoundTrip(t.Context(), readTree(t, dir), Base{}, migrate, super)
 			require.NoError(t, err)
 			requireOnly(t, f.rule, found)
 			require.Equal(t, "db/migrations/00002_next.sql", found[0].File)
 			require.Equal(t, !strings.HasSuffix(f.name, "fails"), migrated)
 		})
 	}
+}
+
+// What is released stays up: it cannot be changed, and would take longer with every release.
+func TestTheRoundTripIsOfNewMigrations(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, migrationsFolder), 0o755))
+	write(t, dir, "sqlc.yaml", "")
+	write(t, dir, "db/migrations/00001_pets.sql", head+petsUp+foot+"SELECT no_such_thing;\n")
+	git(t, dir, "init", "-q", "-b", "main")
+	commit(t, dir)
+	git(t, dir, "checkout", "-q", "-b", "work")
+	write(t, dir, "db/migrations/00002_next.sql", head+"CREATE TABLE accounts.cages (id integer NOT NULL);\n"+foot)
+	base, err := FindBase(t.Context(), dir)
+	require.NoError(t, err)
+	migrate, super := empty(t)
+	found, migrated, err := RoundTrip(t.Context(), readTree(t, dir), base, migrate, super)
+	require.NoError(t, err)
+	require.False(t, migrated, "up again, the table is there")
+	requireOnly(t, migrationDown, found)
+	require.Equal(t, "db/migrations/00002_next.sql", found[0].File)
 }
 
 // good is a function that keeps the rules; the plants change one thing of it.
@@ -440,8 +462,8 @@ var catalogFaults = []fault{
 func planted(t *testing.T, conn *pgx.Conn, plant string, check func()) {
 	t.Helper()
 	execute(t, conn, "BEGIN; SET LOCAL ROLE accounts_owner;"+plant+";RESET ROLE")
+	defer execute(t, conn, "ROLLBACK")
 	check()
-	execute(t, conn, "ROLLBACK")
 }
 
 // catalogConn has the extension already: within each transaction it would take its time.
@@ -520,6 +542,28 @@ func TestFaultsOfQueries(t *testing.T) {
 			if f.name == "a query around" { // its name is an invention too
 				found = slices.DeleteFunc(found, func(v Violation) bool { return v.Rule == queryName })
 			}
+			requireOnly(t, f.rule, found)
+		})
+	}
+}
+
+// The plant is a file that was edited.
+var generatedFaults = []fault{
+	{"function", generated, "db/functions/list_user_groups_v1.sql"},
+	{"contract", generated, "db/contract.txt"},
+	{"Go", generated, "internal/dbgen/read/users.sql.go"},
+}
+
+func TestFaultsOfWhatIsGenerated(t *testing.T) {
+	t.Parallel()
+	files, err := dbcatalog.Read(t.Context(), connect(t, pgtest.Shared(t).SuperURL))
+	require.NoError(t, err)
+	for _, f := range generatedFaults {
+		t.Run(f.name, func(t *testing.T) {
+			dir := copyTree(t)
+			write(t, dir, f.plant, read(t, dir, f.plant)+"\n-- edited\n")
+			found, err := Generated(t.Context(), readTree(t, dir), files, tool(t, "sqlc"))
+			require.NoError(t, err)
 			requireOnly(t, f.rule, found)
 		})
 	}

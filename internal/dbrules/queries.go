@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/payment-services/accounts/internal/dbcatalog"
 )
 
 const (
@@ -21,6 +23,7 @@ const (
 	queryName           = "query-name"
 	queryArrayCast      = "query-array-cast"
 	contractRenamed     = "contract-renamed"
+	generated           = "generated"
 )
 
 var queryRules = []Rule{
@@ -36,6 +39,7 @@ var queryRules = []Rule{
 		"cast it: p_ids => @ids::uuid[]"},
 	{contractRenamed, "sqlc would call the Go type AccountsUserV1, and every user of it would have to change later",
 		"add the line to rename: in sqlc.yaml (make function does)"},
+	{generated, "the service is built from what the SQL was, not from what it is", "make generate, and commit what it writes"},
 }
 
 var (
@@ -119,6 +123,29 @@ func calledFunctions(ctx context.Context, conn *pgx.Conn) (map[string]called, er
 		return nil
 	})
 	return functions, err
+}
+
+// Generated compares what make generate would write with what is there.
+func Generated(ctx context.Context, tree Tree, files dbcatalog.Catalog, sqlc string) ([]Violation, error) {
+	var found []Violation
+	if err := files.Compare(filepath.Join(tree.root, "db")); err != nil {
+		for line := range strings.Lines(err.Error()) {
+			found = append(found, Violation{generated, "db", 0, strings.TrimSpace(line)})
+		}
+	}
+	program, err := filepath.Abs(sqlc)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program, "diff")
+	cmd.Dir = tree.root
+	var exit *exec.ExitError
+	if out, err := cmd.CombinedOutput(); errors.As(err, &exit) {
+		found = append(found, Violation{generated, "internal/dbgen", 0, "is not what sqlc generates:\n" + strings.TrimSpace(string(out))})
+	} else if err != nil {
+		return nil, fmt.Errorf("sqlc diff: %w", err)
+	}
+	return found, nil
 }
 
 // vet runs the rules of sqlc.yaml.
