@@ -123,6 +123,10 @@ func (c *Cluster) SetMode(ctx context.Context, mode string) error {
 	if err := appendLines(c.env, []string{"REPLICATION_MODE=" + mode}); err != nil {
 		return err
 	}
+	// Or Compose would make anew what depends on it, the service too.
+	if _, err := c.Compose(ctx, "rm", "--force", "configure", "migrate"); err != nil {
+		return err
+	}
 	if err := c.Start(ctx); err != nil {
 		return err
 	}
