@@ -87,6 +87,11 @@ func (s *source) read(ctx context.Context, needPrimary bool, query Query) (origi
 		return s.originOf(pos), err
 	}
 	pos, replicaErr := s.replica.Read(ctx, postgres.AdmitAny, query)
+	if errcode.Of(replicaErr) == errcode.Database && ctx.Err() == nil {
+		// Through HAProxy's fallback a connection of the read pool may lead to the same frozen server. It
+		// is closed now, and the next one leads elsewhere.
+		pos, replicaErr = s.replica.Read(ctx, postgres.AdmitAny, query)
+	}
 	if replicaErr != nil {
 		return origin{}, err // of the two, the primary's says what to do
 	}
