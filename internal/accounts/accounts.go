@@ -78,14 +78,16 @@ type change struct {
 // write calls one write function and invalidates what it touched, also when nobody knows whether it
 // was committed.
 func (s *Service) write(ctx context.Context, fn func(context.Context, write.Querier) (change, error)) error {
-	if s.cache.Stale() {
+	deadline, cancel := context.WithTimeout(ctx, postgres.WriteTimeout)
+	defer cancel()
+	if !s.cache.AwaitCurrent(deadline, postgres.WriteRetryBudget) {
 		return &errcode.Error{
 			Code: errcode.Database, RetryAfter: time.Second,
 			Message: "the database was failed over a moment ago; nothing was changed",
 		}
 	}
 	var made change
-	err := s.primary.Write(ctx, func(ctx context.Context, q write.Querier) (err error) {
+	err := s.primary.Write(deadline, func(ctx context.Context, q write.Querier) (err error) {
 		made, err = fn(ctx, q)
 		return err
 	})

@@ -262,6 +262,23 @@ func (c *Cache) ReplicaPosition(ctx context.Context) (postgres.Position, error) 
 // primary was replaced and must not be written to.
 func (c *Cache) Stale() bool { return c.source.stale.Load() }
 
+// AwaitCurrent waits until this process is not Stale, at most for limit, and reports whether that is
+// so: the process that hears of a promotion first tells the others through Redis, and they look for the
+// new primary within sampleInterval.
+func (c *Cache) AwaitCurrent(ctx context.Context, limit time.Duration) bool {
+	for deadline := time.Now().Add(limit); c.Stale(); {
+		if time.Now().After(deadline) {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(staleInterval):
+		}
+	}
+	return true
+}
+
 // Invalidate makes everything that was loaded before now of what a committed write touched
 // worthless. It returns when that is done in Redis; when Redis cannot be reached, when some process's
 // relay has done it, or after a second at most. outbox is the write's outbox row, nil if not known.

@@ -22,6 +22,8 @@ const (
 	proofAge = 5 * time.Second
 	// How often the primary is asked for its position; proofAge holds ten of them.
 	sampleInterval = 500 * time.Millisecond
+	// How often a write that waits for the new primary looks whether it is known.
+	staleInterval = 20 * time.Millisecond
 )
 
 // errUnproven says that a replica could not show that it is fresh enough.

@@ -34,8 +34,8 @@ func TestPrimaryIsGone(t *testing.T) {
 	started := time.Now()
 	requireCode(t, p.Write(t.Context(), createGroup("x")), errcode.Database)
 	require.Less(t, time.Since(started), promised)
-	require.Greater(t, time.Since(started), writeRetryBudget-2*writeRetryPause, "it was tried until the last moment")
-	require.Eventually(t, func() bool { return p.goneFor(time.Now()) > writeRetryBudget }, waitLimit, pollTick)
+	require.Greater(t, time.Since(started), WriteRetryBudget-2*writeRetryPause, "it was tried until the last moment")
+	require.Eventually(t, func() bool { return p.goneFor(time.Now()) > WriteRetryBudget }, waitLimit, pollTick)
 	for range 20 {
 		started = time.Now()
 		requireCode(t, p.Write(t.Context(), createGroup("x")), errcode.Database)

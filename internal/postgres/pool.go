@@ -28,7 +28,7 @@ const (
 	connIdleTime        = time.Minute
 	healthCheckPeriod   = 5 * time.Second
 
-	// A statement ends at the server before its caller gives up (writeTimeout), so that a slow
+	// A statement ends at the server before its caller gives up (WriteTimeout), so that a slow
 	// write has a known outcome: PostgreSQL says that it was rolled back.
 	statementTimeout = 4 * time.Second
 	lockTimeout      = 3 * time.Second

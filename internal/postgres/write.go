@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// A write that certainly had no effect is tried again for this long, so that clients do not
+	// WriteRetryBudget: a write that certainly had no effect is tried again for this long, so that clients do not
 	// notice a switchover; and while the primary has been gone for longer, new writes are refused
 	// at once.
-	writeRetryBudget = 4 * time.Second
+	WriteRetryBudget = 4 * time.Second
 	// While the primary has been gone for longer, reads of it are refused at once.
 	readRetryBudget = time.Second
-	// No client waits longer than this for the outcome of a write.
-	writeTimeout = 4800 * time.Millisecond
+	// WriteTimeout: no client waits longer than this for the outcome of a write.
+	WriteTimeout = 4800 * time.Millisecond
 	// Between two attempts: long enough not to storm a server that starts, short against a
 	// switchover of two seconds. Up to the same again is added at random.
 	writeRetryPause = 50 * time.Millisecond
@@ -104,10 +104,10 @@ func (p *Primary) Position(ctx context.Context) (Position, error) {
 // where its caller sees it also after an error: after OutcomeUnknown it may tell what was touched.
 func (p *Primary) Write(ctx context.Context, fn func(context.Context, write.Querier) error) error {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, WriteTimeout)
 	defer cancel()
-	budget := writeRetryBudget
-	if p.goneFor(started) > writeRetryBudget {
+	budget := WriteRetryBudget
+	if p.goneFor(started) > WriteRetryBudget {
 		if !p.mayProbe(started) {
 			return codedWrite(errPrimaryGone)
 		}
@@ -134,7 +134,7 @@ func (p *Primary) Write(ctx context.Context, fn func(context.Context, write.Quer
 // InTx calls fn in one transaction, for work of the service's own that may be repeated later as a
 // whole. Nothing is retried. The error is coded.
 func (p *Primary) InTx(ctx context.Context, fn func(context.Context, write.Querier) error) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, WriteTimeout)
 	defer cancel()
 	err := p.pool.with(ctx, func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return fn(ctx, write.New(tx)) })

@@ -183,13 +183,10 @@ func (c *Cluster) Netns(ctx context.Context, service string, command ...string) 
 	return err
 }
 
-// Address is a container's address in the network of the nodes.
-func (c *Cluster) Address(ctx context.Context, service string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	out, err := run(ctx, c.cfg.Root, "docker", "inspect", "-f",
-		fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", c.cfg.Project+"_nodes"), c.Container(service))
-	return strings.TrimSpace(out), err
+// Address is the fixed address of a node or a store.
+func (c *Cluster) Address(service string) string {
+	last := map[string]string{"etcd-1": ".11", "etcd-2": ".12", "etcd-3": ".13", "pg-node-1": ".21", "pg-node-2": ".22"}
+	return c.secrets["NODES_PREFIX"] + last[service]
 }
 
 // Secret returns a variable of the environment file.

@@ -90,9 +90,7 @@ func TestPrimaryCutOffFromStores(t *testing.T) {
 	h, r, after := during(t, func(s State) {
 		before = s
 		for _, store := range Stores {
-			address, err := c.Address(t.Context(), store)
-			require.NoError(t, err)
-			require.NoError(t, c.Netns(t.Context(), s.Leader, "iptables", "-A", "OUTPUT", "-d", address, "-j", "DROP"))
+			require.NoError(t, c.Netns(t.Context(), s.Leader, "iptables", "-A", "OUTPUT", "-d", c.Address(store), "-j", "DROP"))
 		}
 	}, 40*time.Second, func(s State) { require.NoError(t, c.Netns(t.Context(), s.Leader, "iptables", "-F")) })
 	quiet(t, h, r, before, after)
@@ -279,8 +277,6 @@ func TestFrozenPrimaryWakes(t *testing.T) {
 	fault := l.Now()
 	docker(t, "pause", before.Leader)
 	require.NoError(t, l.AwaitWrites(t.Context(), fault+100*time.Millisecond, 50, 45*time.Second))
-	address, err := c.Address(t.Context(), before.Leader)
-	require.NoError(t, err)
 	var direct sync.WaitGroup
 	var acknowledged string
 	direct.Go(func() {
@@ -288,7 +284,7 @@ func TestFrozenPrimaryWakes(t *testing.T) {
 			`export PGPASSWORD=%s PGCONNECT_TIMEOUT=2; n=0; i=0
 			 while [ $i -lt 100 ]; do i=$((i+1))
 			   psql -X -q -t -h %s -U accounts_writer -d accounts -c "SET statement_timeout = '2s'; SELECT id FROM accounts.create_user_group_v1('direct ' || now() || ' $i')" >/dev/null 2>&1 && n=$((n+1))
-			 done; echo $n`, c.Secret("ACCOUNTS_WRITER_PASSWORD"), address))
+			 done; echo $n`, c.Secret("ACCOUNTS_WRITER_PASSWORD"), c.Address(before.Leader)))
 	})
 	docker(t, "unpause", before.Leader)
 	require.NoError(t, c.Await(t.Context(), rejoin, "the former primary is a replica", State.Healthy))
@@ -308,14 +304,10 @@ func TestPrimaryDisconnected(t *testing.T) {
 		return
 	}
 	network := c.cfg.Project + "_nodes"
-	var address string
 	repeat(t, "node disconnected", 1,
+		func(s State) error { _, err := c.Docker(t.Context(), "network disconnect "+network, s.Leader); return err },
 		func(s State) error {
-			_, err := c.Docker(t.Context(), "network disconnect "+network, s.Leader)
-			return err
-		},
-		func(s State) error {
-			_, err := c.Docker(t.Context(), "network connect --ip "+address+" --alias "+s.Leader+" "+network, s.Leader)
+			_, err := c.Docker(t.Context(), "network connect --ip "+c.Address(s.Leader)+" --alias "+s.Leader+" "+network, s.Leader)
 			return err
 		})
 }
