@@ -346,6 +346,7 @@ func TestTheRoundTripIsOfNewMigrations(t *testing.T) {
 	found, migrated, err := RoundTrip(t.Context(), readTree(t, dir), base, migrate, super)
 	require.NoError(t, err)
 	require.False(t, migrated, "up again, the table is there")
+	require.Contains(t, found[0].Message, "cages")
 	requireOnly(t, migrationDown, found)
 	require.Equal(t, "db/migrations/00002_next.sql", found[0].File)
 }
