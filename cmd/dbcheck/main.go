@@ -36,7 +36,11 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if _, err := os.Stat(cfg.Squawk); err != nil && (os.Getenv("CI") == "" || runtime.GOARCH != "amd64") {
+	if _, err := os.Stat(cfg.Squawk); err != nil {
+		if os.Getenv("CI") != "" && runtime.GOARCH == "amd64" {
+			fmt.Fprintln(os.Stderr, "dbcheck: CI must not go without squawk: make .tools/squawk:", err)
+			os.Exit(1)
+		}
 		cfg.Squawk = ""
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

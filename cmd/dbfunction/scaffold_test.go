@@ -45,10 +45,11 @@ func command(t *testing.T, dir, name string, args ...string) string {
 	return string(out)
 }
 
-// tool builds a program as the Makefile does.
+// tool builds a program as the Makefile does, one test process at a time.
 func tool(t *testing.T, name string) string {
 	t.Helper()
-	command(t, root, "make", "-s", ".tools/"+name)
+	require.NoError(t, os.MkdirAll(filepath.Join(root, ".tools"), 0o755))
+	command(t, root, "flock", ".tools/lock", "make", "-s", ".tools/"+name)
 	path, err := filepath.Abs(filepath.Join(root, ".tools", name))
 	require.NoError(t, err)
 	return path

@@ -194,8 +194,12 @@ func Contract(ctx context.Context, tree Tree, base Base, now string) ([]Violatio
 	var found []Violation
 	current := contractEntries(now)
 	for name, entry := range contractEntries(old["db/contract.txt"]) {
-		file, line := tree.place(name)
 		is, there := current[name]
+		names := []string{name}
+		if m := returnsContract.FindStringSubmatch(entry); m != nil {
+			names = append(names, m[1])
+		}
+		file, line := tree.lastNaming(names)
 		switch {
 		case there && is != entry:
 			found = append(found, Violation{contractFrozen, file, line, fmt.Sprintf(
@@ -207,6 +211,8 @@ func Contract(ctx context.Context, tree Tree, base Base, now string) ([]Violatio
 	}
 	return found, nil
 }
+
+var returnsContract = regexp.MustCompile(`RETURNS SETOF accounts\.(\w+)`)
 
 // contractEntries cuts a contract into its functions, by name.
 func contractEntries(text string) map[string]string {

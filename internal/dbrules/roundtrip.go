@@ -78,6 +78,7 @@ func RoundTrip(ctx context.Context, tree Tree, base Base, migrateURL, superURL s
 			return nil, false, err
 		}
 	}
+	different := false
 	for i := len(files) - 1; i >= first; i-- {
 		if _, err := provider.Down(ctx); err != nil {
 			return append(found, Violation{migrationDown, at(i), 0, "Down: " + err.Error()}), false, nil
@@ -86,9 +87,9 @@ func RoundTrip(ctx context.Context, tree Tree, base Base, migrateURL, superURL s
 		if err != nil {
 			return nil, false, err
 		}
-		if now != dumps[i] {
+		if now != dumps[i] && !different { // the files before are not to blame
+			different = true
 			found = append(found, Violation{migrationDown, at(i), 0, "Up and Down leave a difference: " + difference(dumps[i], now)})
-			dumps[i] = now // the files before are not to blame
 		}
 	}
 	for i := first; i < len(files); i++ {

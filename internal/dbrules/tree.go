@@ -131,6 +131,18 @@ func (t Tree) place(name string) (file string, line int) {
 	return migrationsFolder, 0
 }
 
+// lastNaming finds where the migrations last name one of some objects.
+func (t Tree) lastNaming(names []string) (file string, line int) {
+	expression := regexp.MustCompile(`\b(` + strings.Join(names, "|") + `)\b`)
+	for i := len(t.migrations) - 1; i >= 0; i-- {
+		m := t.migrations[i]
+		if found := expression.FindStringIndex(m.up); found != nil {
+			return m.path, lineOf(m.up, found[0])
+		}
+	}
+	return migrationsFolder, 0
+}
+
 // up is the text of all Up parts.
 func (t Tree) up() string {
 	var all strings.Builder
