@@ -305,7 +305,10 @@ func TestPrimaryDisconnected(t *testing.T) {
 	}
 	network := c.cfg.Project + "_nodes"
 	repeat(t, "node disconnected", 1,
-		func(s State) error { _, err := c.Docker(t.Context(), "network disconnect "+network, s.Leader); return err },
+		func(s State) error {
+			_, err := c.Docker(t.Context(), "network disconnect "+network, s.Leader)
+			return err
+		},
 		func(s State) error {
 			_, err := c.Docker(t.Context(), "network connect --ip "+c.Address(s.Leader)+" --alias "+s.Leader+" "+network, s.Leader)
 			return err
