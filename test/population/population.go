@@ -95,7 +95,6 @@ func Fill(ctx context.Context, conn *pgx.Conn, users int) error {
 		if strings.Contains(sql, "$1") {
 			args = []any{users}
 		}
-
 		if _, err := conn.Exec(ctx, sql, args...); err != nil {
 			return fmt.Errorf("fill: %.40s: %w", sql, err)
 		}
