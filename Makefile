@@ -65,10 +65,26 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 	go test -run '^$$' -bench BenchmarkCache -benchtime 1000x ./bench
 	go test -run '^$$' -bench BenchmarkInvalidate100k -benchtime 5x ./bench
 
+.PHONY: bench bench-short profile pgo
+bench: ## measure the service against fixed yardsticks; writes docs/benchmarks.md (< 15 min)
+	@scripts/install-deps
+	go run ./bench/run -docs docs
+
+bench-short: ## the same in short, printed only; fails on failed requests and ratios far off (< 3 min)
+	@scripts/install-deps
+	go run ./bench/run -short -check
+
+profile: ## leave CPU and allocation profiles of each scenario in .bench/
+	@scripts/install-deps
+	go run ./bench/run -profiles .bench
+
+pgo: profile ## make the profile that `go build` optimises cmd/server by
+	go tool pprof -proto .bench/*.cpu.pprof >cmd/server/default.pgo
+
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
-	rm -rf "$$(readlink -f .devstack/pg)" .devstack $(tools) bin
+	rm -rf "$$(readlink -f .devstack/pg)" .devstack .bench $(tools) bin
 
 $(tools)/sqlc: tools/go.mod tools/go.sum
 	$(build_tool) github.com/sqlc-dev/sqlc/cmd/sqlc
