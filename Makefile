@@ -65,7 +65,7 @@ bench-cache: ## print what the cache costs: Redis round trips and CPU per reques
 	go test -run '^$$' -bench BenchmarkCache -benchtime 1000x ./bench
 	go test -run '^$$' -bench BenchmarkInvalidate100k -benchtime 5x ./bench
 
-.PHONY: bench bench-short profile pgo
+.PHONY: bench bench-short bench-growth profile pgo
 bench: ## measure the service against fixed yardsticks; writes docs/benchmarks.md (< 15 min)
 	@scripts/install-deps
 	go run ./bench/run -docs docs
@@ -73,6 +73,10 @@ bench: ## measure the service against fixed yardsticks; writes docs/benchmarks.m
 bench-short: ## the same in short, printed only; fails on failed requests and ratios far off (< 3 min)
 	@scripts/install-deps
 	go run ./bench/run -short -check
+
+bench-growth: ## the cost of single calls with 10 thousand to 1 million users; writes docs/scaling.md
+	@scripts/install-deps
+	go run ./bench/run -growth -docs docs
 
 profile: ## leave CPU and allocation profiles of each scenario in .bench/
 	@scripts/install-deps

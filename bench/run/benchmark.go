@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -22,7 +24,7 @@ type results struct {
 	other  bool
 }
 
-func runBenchmark(ctx context.Context, p plan, against string) (_ *results, err error) {
+func runBenchmark(ctx context.Context, p plan, against, only string) (_ *results, err error) {
 	r := &results{plan: p, began: time.Now(), other: against != ""}
 	b, err := openBench(ctx, p.users, against)
 	if err != nil {
@@ -36,9 +38,16 @@ func runBenchmark(ctx context.Context, p plan, against string) (_ *results, err 
 	r.bytes = len(document)
 
 	legs := b.data.yardstickLegs(b.e, b.f, b.g, p.leg)
-	legs = append(legs, b.serviceLegs(b.data, b.service, p.leg)...)
+	builds := [][]leg{b.serviceLegs(b.data, b.service, p.leg)}
 	if b.other != nil {
-		legs = append(legs, b.serviceLegs(b.data, b.other, p.leg)...)
+		builds = append(builds, b.serviceLegs(b.data, b.other, p.leg))
+	}
+	for i := range builds[0] { // two builds of a scenario one after the other
+		for _, build := range builds {
+			if strings.Contains(build[i].scenario, only) {
+				legs = append(legs, build[i])
+			}
+		}
 	}
 	for _, l := range legs {
 		r.order = append(r.order, l.name())
@@ -50,11 +59,17 @@ func runBenchmark(ctx context.Context, p plan, against string) (_ *results, err 
 			return nil, err
 		}
 		r.rounds = append(r.rounds, round)
+		if only != "" {
+			continue
+		}
 		tools, err := b.measureTools(ctx, p.leg)
 		if err != nil {
 			return nil, err
 		}
 		r.tools = append(r.tools, tools)
+	}
+	if only != "" {
+		return r, nil
 	}
 	say("the parts of a PATCH")
 	if r.parts, err = b.measureParts(ctx); err != nil {
@@ -93,6 +108,11 @@ func (r *results) values(leg string, of func(sample) float64) []float64 {
 
 func (r *results) median(leg string, of func(sample) float64) float64 {
 	return spreadOf(r.values(leg, of)).median
+}
+
+// has reports whether a build's scenario was measured.
+func (r *results) has(build string, g goal) bool {
+	return slices.Contains(r.order, build+": "+g.scenario)
 }
 
 // ratios compare a build's scenario with the yardstick of the same round.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/payment-services/accounts/internal/auth"
@@ -67,37 +68,41 @@ type data struct {
 	headers            []http.Header
 }
 
-// fill makes count users, and returns when the standby has them.
-func (s *stack) fill(ctx context.Context, count int) (*data, error) {
+// load makes count users and returns the first of them, three times hotUsers at most.
+func (s *stack) load(ctx context.Context, count int) ([]user, error) {
 	if _, err := s.super.Exec(ctx, "SELECT set_config('bench.users', $1, false)", strconv.Itoa(count)); err != nil {
 		return nil, err
 	}
 	if _, err := s.super.PgConn().Exec(ctx, loadSQL).ReadAll(); err != nil {
 		return nil, fmt.Errorf("load users: %w", err)
 	}
-	d := &data{}
-	rows, err := s.super.Query(ctx, "SELECT n, id FROM made WHERE n <= $1 ORDER BY n", min(count, 3*hotUsers))
+	rows, err := s.super.Query(ctx, "SELECT n, id FROM made WHERE n <= $1 ORDER BY n", 3*hotUsers)
 	if err != nil {
 		return nil, err
 	}
-	var all []user
-	for rows.Next() {
-		var u user
-		if err := rows.Scan(&u.n, &u.id); err != nil {
-			return nil, err
-		}
-		all = append(all, u)
-	}
-	if err := rows.Err(); err != nil {
+	users, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (u user, err error) {
+		err = row.Scan(&u.n, &u.id)
+		return u, err
+	})
+	if err != nil {
 		return nil, err
 	}
-	third := len(all) / 3
-	d.hot, d.cold, d.written = all[:third], all[third:2*third], all[2*third:]
 	for _, sql := range []string{"DROP TABLE made", "VACUUM (ANALYZE)", "CHECKPOINT"} {
 		if _, err := s.super.Exec(ctx, sql); err != nil {
 			return nil, err
 		}
 	}
+	return users, nil
+}
+
+// fill makes count users, the tokens and the revocation list, and returns when the standby has all.
+func (s *stack) fill(ctx context.Context, count int) (*data, error) {
+	all, err := s.load(ctx, count)
+	if err != nil {
+		return nil, err
+	}
+	third := len(all) / 3
+	d := &data{hot: all[:third], cold: all[third : 2*third], written: all[2*third:]}
 	for range senders {
 		token, err := auth.Sign([]byte(s.secret), uuid.NewString(), []string{auth.ScopeRead, auth.ScopeWrite}, tokenLife, "", "")
 		if err != nil {

@@ -15,6 +15,9 @@ import (
 
 const tokenLife = 24 * time.Hour
 
+// fewUsers are enough to look at the service's own cost.
+const fewUsers = 60_000
+
 // plan is how long everything is measured.
 type plan struct {
 	users   int
@@ -44,6 +47,7 @@ type options struct {
 	profiles string
 	growth   bool
 	against  string
+	only     string
 }
 
 func main() {
@@ -54,6 +58,7 @@ func main() {
 	flag.StringVar(&o.profiles, "profiles", "", "instead: a folder for CPU and allocation profiles of each scenario")
 	flag.BoolVar(&o.growth, "growth", false, "instead: the cost of single calls with 10 thousand to 1 million users")
 	flag.StringVar(&o.against, "against", "", "binary of another build of cmd/server, measured in the same rounds")
+	flag.StringVar(&o.only, "only", "", "measure just the rounds, of scenarios that contain this, with fewer users")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -74,9 +79,16 @@ func run(ctx context.Context, o options) error {
 	if o.short {
 		p = shortPlan
 	}
-	r, err := runBenchmark(ctx, p, o.against)
+	if o.only != "" {
+		p.users = fewUsers
+	}
+	r, err := runBenchmark(ctx, p, o.against, o.only)
 	if err != nil {
 		return err
+	}
+	if o.only != "" {
+		r.printRounds(os.Stdout)
+		return nil
 	}
 	r.print(os.Stdout)
 	if o.docs != "" {

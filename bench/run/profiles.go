@@ -12,8 +12,7 @@ import (
 )
 
 const (
-	profileUsers = 60_000
-	profileTime  = 8 * time.Second
+	profileTime = 8 * time.Second
 	// profileMargin keeps the load on until the profile has ended.
 	profileMargin = 1500 * time.Millisecond
 )
@@ -23,7 +22,7 @@ func runProfiles(ctx context.Context, dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	b, err := openBench(ctx, profileUsers, "")
+	b, err := openBench(ctx, fewUsers, "")
 	if err != nil {
 		return err
 	}

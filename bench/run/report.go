@@ -89,8 +89,7 @@ func (v verdict) line() []string {
 func (r *results) verdicts() []verdict {
 	var all []verdict
 	for _, g := range goals {
-		short := strings.Fields(g.yardstick)[0]
-		all = append(all, verdict{scenario: g.scenario, what: g.what + " / " + short, got: r.ratios(serviceName, g), verb: "%.2f", target: g.most})
+		all = append(all, r.verdictOf(g))
 	}
 	of := func(value func(bulkRound) float64) spread {
 		var v []float64
@@ -155,6 +154,31 @@ func (r *results) print(w io.Writer) {
 	}
 }
 
+// printRounds writes what a run of some scenarios gave.
+func (r *results) printRounds(w io.Writer) {
+	targets := table{title: "Targets", head: []string{"scenario", "figure", "median (min–max)", "target", ""}}
+	for _, g := range goals {
+		if r.has(serviceName, g) {
+			targets.rows = append(targets.rows, r.verdictOf(g).line())
+		}
+	}
+	tables := []table{targets, r.legTable()}
+	if r.other {
+		tables = append(tables, r.otherTable())
+	}
+	for _, t := range tables {
+		fmt.Fprintf(w, "\n%s\n\n", t.title)
+		t.text(w)
+	}
+}
+
+func (r *results) verdictOf(g goal) verdict {
+	return verdict{
+		scenario: g.scenario, what: g.what + " / " + strings.Fields(g.yardstick)[0],
+		got: r.ratios(serviceName, g), verb: "%.2f", target: g.most,
+	}
+}
+
 // write writes the measured part of dir/benchmarks.md and the charts beside it.
 func (r *results) write(dir string) error {
 	var b bytes.Buffer
@@ -191,6 +215,25 @@ func (r *results) tables() []table {
 	for _, v := range r.verdicts() {
 		targets.rows = append(targets.rows, v.line())
 	}
+	all := []table{targets, r.legTable(), r.toolTable()}
+	if r.other {
+		all = append(all, r.otherTable())
+	}
+	if r.parts != nil {
+		parts := table{title: "The parts of a PATCH", head: []string{"part", "a request", "each (µs)"}}
+		for _, p := range r.parts {
+			each := fmt.Sprintf("%.1f", p.Each)
+			if p.Name == "bytes of WAL" || p.Each == 0 {
+				each = "–"
+			}
+			parts.rows = append(parts.rows, []string{p.Name, fmt.Sprintf("%.2f", p.PerRequest), each})
+		}
+		all = append(all, parts)
+	}
+	return append(all, r.mixedTable(), r.bulkTable())
+}
+
+func (r *results) legTable() table {
 	legs := table{title: "Every contender", head: []string{
 		"", "requests/s", "p50 ms", "p99 ms", "server CPU µs", "PostgreSQL CPU µs", "Redis CPU µs", "RSS MB",
 	}}
@@ -212,31 +255,24 @@ func (r *results) tables() []table {
 		}
 		legs.rows = append(legs.rows, row)
 	}
-	all := []table{targets, legs, r.toolTable()}
-	if r.other {
-		other := table{title: "The other build", head: []string{"scenario", "figure", "median (min–max)", "this build / other build"}}
-		for _, g := range goals {
-			var both []float64
-			for _, round := range r.rounds {
-				both = append(both, g.cost(round[serviceName+": "+g.scenario])/g.cost(round["other: "+g.scenario]))
-			}
-			other.rows = append(other.rows, []string{g.scenario, g.what + " / " + strings.Fields(g.yardstick)[0],
-				r.ratios("other", g).format("%.2f"), spreadOf(both).format("%.2f")})
+	return legs
+}
+
+// otherTable compares this build with another one.
+func (r *results) otherTable() table {
+	t := table{title: "Two builds", head: []string{"scenario", "figure", "this build", "the other", "this / the other"}}
+	for _, g := range goals {
+		if !r.has("other", g) {
+			continue
 		}
-		all = append(all, other)
-	}
-	if r.parts != nil {
-		parts := table{title: "The parts of a PATCH", head: []string{"part", "a request", "each (µs)"}}
-		for _, p := range r.parts {
-			each := fmt.Sprintf("%.1f", p.Each)
-			if p.Name == "bytes of WAL" || p.Each == 0 {
-				each = "–"
-			}
-			parts.rows = append(parts.rows, []string{p.Name, fmt.Sprintf("%.2f", p.PerRequest), each})
+		var both []float64
+		for _, round := range r.rounds {
+			both = append(both, g.cost(round[serviceName+": "+g.scenario])/g.cost(round["other: "+g.scenario]))
 		}
-		all = append(all, parts)
+		t.rows = append(t.rows, []string{g.scenario, g.what + " / " + strings.Fields(g.yardstick)[0],
+			r.ratios(serviceName, g).format("%.2f"), r.ratios("other", g).format("%.2f"), spreadOf(both).format("%.2f")})
 	}
-	return append(all, r.mixedTable(), r.bulkTable())
+	return t
 }
 
 func (r *results) toolTable() table {
