@@ -190,6 +190,14 @@ type Seed struct {
 // Get returns the document of key from the cache, or loads and stores it. Nothing there is
 // pgx.ErrNoRows, and then it is the primary that said so. Other errors are those of load, coded.
 func (c *Cache) Get(ctx context.Context, key Key, want Want, load Load) (Result, error) {
+	r, err := c.get(ctx, key, want, load)
+	if err == nil && !r.NotModified && (slices.Contains(want.Tags, r.ETag) || slices.Contains(want.Tags, "*")) {
+		r.NotModified, r.Body = true, nil // it was loaded, and is what the client has
+	}
+	return r, err
+}
+
+func (c *Cache) get(ctx context.Context, key Key, want Want, load Load) (Result, error) {
 	if c.breaker.open() {
 		return c.bypass(ctx, load)
 	}
