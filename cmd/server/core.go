@@ -98,7 +98,7 @@ func newLogger(cfg Core, out *os.File) (*slog.Logger, func() error, error) {
 	options := &slog.HandlerOptions{Level: level}
 	switch cfg.LogFormat {
 	case "json":
-		return slog.New(slog.NewJSONHandler(out, options)), closeFile, nil
+		return slog.New(lineHandler{slog.NewJSONHandler(out, options), out}), closeFile, nil
 	case "text":
 		return slog.New(slog.NewTextHandler(out, options)), closeFile, nil
 	default:
