@@ -35,12 +35,13 @@ type Pipeline struct {
 
 // batch is commands that are sent together.
 type batch struct {
-	cmds []redis.Cmder
-	done chan struct{}
+	cmds    []redis.Cmder
+	expires time.Time
+	done    chan struct{}
 }
 
-// New returns a pipeline over client, which keeps its own timeouts. timeout bounds each batch: the wait
-// for a connection, the dial and the answers. The caller closes the client.
+// New returns a pipeline over client, which keeps its own timeouts. timeout bounds what a command
+// takes: its wait for others, for a connection, and for the answer. The caller closes the client.
 func New(client *redis.Client, timeout time.Duration) *Pipeline {
 	return &Pipeline{Scripter: client, client: client, timeout: timeout}
 }
@@ -90,7 +91,7 @@ func (p *Pipeline) join(cmd redis.Cmder) *batch {
 	defer p.mu.Unlock()
 	n := len(p.waiting)
 	if n == 0 || len(p.waiting[n-1].cmds) == maxBatch {
-		p.waiting = append(p.waiting, &batch{done: make(chan struct{})})
+		p.waiting = append(p.waiting, &batch{expires: time.Now().Add(p.timeout), done: make(chan struct{})})
 		n++
 	}
 	b := p.waiting[n-1]
@@ -130,8 +131,14 @@ func (p *Pipeline) next() *batch {
 // send leaves the outcome in the commands.
 func (p *Pipeline) send(b *batch) {
 	defer close(b.done)
-	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
+	ctx, cancel := context.WithDeadline(context.Background(), b.expires)
 	defer cancel()
+	if err := ctx.Err(); err != nil { // its turn came too late
+		for _, cmd := range b.cmds {
+			cmd.SetErr(err)
+		}
+		return
+	}
 	if len(b.cmds) == 1 {
 		_ = p.client.Process(ctx, b.cmds[0])
 		return
