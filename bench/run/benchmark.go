@@ -71,9 +71,11 @@ func runBenchmark(ctx context.Context, p plan, against, only string) (_ *results
 	if only != "" {
 		return r, nil
 	}
-	say("the parts of a PATCH")
-	if r.parts, err = b.measureParts(ctx); err != nil {
-		return nil, err
+	if p.parts {
+		say("the parts of a PATCH")
+		if r.parts, err = b.measureParts(ctx); err != nil {
+			return nil, err
+		}
 	}
 	say("reads and writes, 64 connections")
 	if r.mixed, err = b.measureMixed(ctx, p.mixed, r.median(serviceName+": "+byID, rate)); err != nil {
