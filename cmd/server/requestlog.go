@@ -20,15 +20,15 @@ type lineHandler struct {
 // maxPooledLine keeps one large record from holding its memory for ever.
 const maxPooledLine = 16 << 10
 
-var lines = sync.Pool{New: func() any { return new([]byte) }}
+var linePool = sync.Pool{New: func() any { return new([]byte) }}
 
 // Handle implements slog.Handler. Every line is one Write, as in slog: lines of both handlers do not mix
 // in a file.
 func (h lineHandler) Handle(ctx context.Context, r slog.Record) error {
-	line := lines.Get().(*[]byte)
+	line := linePool.Get().(*[]byte)
 	defer func() {
 		if cap(*line) <= maxPooledLine {
-			lines.Put(line)
+			linePool.Put(line)
 		}
 	}()
 	b, plain := appendRecord((*line)[:0], r)
