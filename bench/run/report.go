@@ -215,7 +215,7 @@ func (r *results) tables() []table {
 	for _, v := range r.verdicts() {
 		targets.rows = append(targets.rows, v.line())
 	}
-	all := []table{targets, r.legTable(), r.toolTable()}
+	all := []table{targets, r.legTable(), r.capacityTable(), r.toolTable()}
 	if r.other {
 		all = append(all, r.otherTable())
 	}
@@ -256,6 +256,33 @@ func (r *results) legTable() table {
 		legs.rows = append(legs.rows, row)
 	}
 	return legs
+}
+
+// capacityTable says how many requests a second keep one CPU busy: all of it spent on the service, on
+// PostgreSQL or on Redis, and shared as they need it.
+func (r *results) capacityTable() table {
+	t := table{title: "Requests a second for each CPU", head: []string{"scenario", "service alone", "PostgreSQL alone", "Redis alone", "all three"}}
+	for _, name := range r.order {
+		if !strings.HasPrefix(name, serviceName+": ") {
+			continue
+		}
+		row := []string{strings.TrimPrefix(name, serviceName+": ")}
+		for _, of := range []func(sample) float64{
+			serverCPU,
+			func(s sample) float64 { return s.Postgres },
+			func(s sample) float64 { return s.Redis },
+			func(s sample) float64 { return s.ServerCPU + s.Postgres + s.Redis },
+		} {
+			const second, idle = 1e6, 5 // microseconds; less than this is the service's background work
+			if cost := r.median(name, of); cost >= idle {
+				row = append(row, fmt.Sprintf("%.0f", second/cost))
+			} else {
+				row = append(row, "–")
+			}
+		}
+		t.rows = append(t.rows, row)
+	}
+	return t
 }
 
 // otherTable compares this build with another one.
