@@ -118,11 +118,30 @@ plans: ## check the plans of the read functions with a million users and write d
 .PHONY: unused
 unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
 	@go run ./cmd/dbunused
+.PHONY: bench bench-short bench-growth profile pgo
+bench: ## measure the service against fixed yardsticks; writes docs/benchmarks.md (< 15 min)
+	@scripts/install-deps
+	go run ./bench/run -docs docs
+
+bench-short: ## the same in short, printed only; fails on failed requests and ratios far off (< 3 min)
+	@scripts/install-deps
+	go run ./bench/run -short -check
+
+bench-growth: ## the cost of single calls with 10 thousand to 1 million users; writes docs/scaling.md
+	@scripts/install-deps
+	go run ./bench/run -growth -docs docs
+
+profile: ## leave CPU and allocation profiles of each scenario in .bench/
+	@scripts/install-deps
+	go run ./bench/run -profiles .bench
+
+pgo: profile ## make the profile that `go build` optimises cmd/server by
+	go tool pprof -proto .bench/*.cpu.pprof >cmd/server/default.pgo
 
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries
 	@! [ -e .devstack/lock ] || flock -n .devstack/lock true || { echo "stop make run first"; exit 1; }
-	rm -rf "$$(readlink -f .devstack/pg)" .devstack $(tools) bin
+	rm -rf "$$(readlink -f .devstack/pg)" .devstack .bench $(tools) bin
 
 $(tools)/sqlc: tools/go.mod tools/go.sum
 	$(build_tool) github.com/sqlc-dev/sqlc/cmd/sqlc

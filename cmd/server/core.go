@@ -83,7 +83,8 @@ func (l redisLogger) Printf(ctx context.Context, format string, v ...any) {
 	l.DebugContext(ctx, "redis client", "message", fmt.Sprintf(format, v...))
 }
 
-// newLogger makes the logger, to out unless there is a LOG_DIR, and returns how to close its file.
+// newLogger makes the logger, to out unless there is a LOG_DIR, and returns how to write the rest and
+// close its file.
 func newLogger(cfg Core, out *os.File) (*slog.Logger, func() error, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
@@ -97,12 +98,17 @@ func newLogger(cfg Core, out *os.File) (*slog.Logger, func() error, error) {
 		}
 		out, closeFile = file, file.Close
 	}
+	lines := newLogWriter(out)
+	closeLog := func() error {
+		lines.Flush()
+		return closeFile()
+	}
 	options := &slog.HandlerOptions{Level: level}
 	switch cfg.LogFormat {
 	case "json":
-		return slog.New(slog.NewJSONHandler(out, options)), closeFile, nil
+		return slog.New(lineHandler{slog.NewJSONHandler(lines, options), lines}), closeLog, nil
 	case "text":
-		return slog.New(slog.NewTextHandler(out, options)), closeFile, nil
+		return slog.New(slog.NewTextHandler(lines, options)), closeLog, nil
 	default:
 		return nil, nil, errors.New("LOG_FORMAT: want json or text")
 	}

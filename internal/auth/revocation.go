@@ -11,6 +11,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/payment-services/accounts/internal/pipeline"
 )
 
 const (
@@ -46,13 +48,14 @@ func NewRedis(redisURL string) (*redis.Client, error) {
 	options.PoolTimeout = askTimeout
 	options.MaxRetries = -1
 	options.ContextTimeoutEnabled = true
+	options.PipelinePoolSize = -1 // one pool for all
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(options), nil
 }
 
 // revocations answers whether a revocation key exists, by Redis or else by the policy.
 type revocations struct {
-	redis    *redis.Client
+	redis    *pipeline.Pipeline
 	outage   Outage
 	snapshot *snapshot // nil unless the policy is OutageSnapshot
 	now      func() time.Time
@@ -65,7 +68,7 @@ type revocations struct {
 
 func newRevocations(cfg Config, pattern keyPattern, now func() time.Time) *revocations {
 	r := &revocations{
-		redis:   cfg.Redis,
+		redis:   pipeline.New(cfg.Redis, askTimeout),
 		outage:  cfg.RevocationOutage,
 		now:     now,
 		started: now(),
@@ -105,9 +108,7 @@ func (r *revocations) ask(ctx context.Context, key string) (bool, error) {
 	if !r.admit() {
 		return false, errUnreachable
 	}
-	askCtx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	found, err := r.redis.Exists(askCtx, key).Result()
+	found, err := r.redis.Exists(ctx, key)
 	if err != nil {
 		if ctx.Err() == nil { // else the client went away, which says nothing about Redis
 			r.failed(ctx, err)
@@ -117,7 +118,7 @@ func (r *revocations) ask(ctx context.Context, key string) (bool, error) {
 	if r.retryAt.Load() != 0 && r.retryAt.Swap(0) != 0 {
 		r.logger.InfoContext(ctx, "revocation list reachable again")
 	}
-	return found > 0, nil
+	return found, nil
 }
 
 // admit reports whether this request may ask Redis; of those that come when a failure has grown

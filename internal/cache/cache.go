@@ -29,6 +29,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/payment-services/accounts/internal/dbgen/read"
+	"github.com/payment-services/accounts/internal/pipeline"
 	"github.com/payment-services/accounts/internal/postgres"
 )
 
@@ -87,6 +88,7 @@ type Config struct {
 // reads on to the database.
 type Cache struct {
 	redis   *redis.Client
+	batched redis.Scripter // over redis: READ and FILL of concurrent requests go together
 	scripts scripts
 	source  source
 	flights flights
@@ -119,7 +121,7 @@ func New(cfg Config) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.redis = client
+	c.redis, c.batched = client, pipeline.New(client, batchTimeout)
 	return c, nil
 }
 
@@ -188,6 +190,14 @@ type Seed struct {
 // Get returns the document of key from the cache, or loads and stores it. Nothing there is
 // pgx.ErrNoRows, and then it is the primary that said so. Other errors are those of load, coded.
 func (c *Cache) Get(ctx context.Context, key Key, want Want, load Load) (Result, error) {
+	r, err := c.get(ctx, key, want, load)
+	if err == nil && !r.NotModified && (slices.Contains(want.Tags, r.ETag) || slices.Contains(want.Tags, "*")) {
+		r.NotModified, r.Body = true, nil // it was loaded, and is what the client has
+	}
+	return r, err
+}
+
+func (c *Cache) get(ctx context.Context, key Key, want Want, load Load) (Result, error) {
 	if c.breaker.open() {
 		return c.bypass(ctx, load)
 	}

@@ -17,6 +17,8 @@ const (
 	ioTimeout   = 100 * time.Millisecond
 	poolTimeout = 100 * time.Millisecond
 	poolSize    = 32
+	// A batch of scripts may take a wait for a connection, its dial, and the answers.
+	batchTimeout = poolTimeout + dialTimeout + ioTimeout
 )
 
 // connect makes the client. hello runs on every new connection before it is used.
@@ -30,6 +32,7 @@ func connect(url string, hello func(context.Context, *redis.Conn) error) (*redis
 	opts.MaxRetries = -1   // none
 	opts.DialerRetries = 1 // one attempt, no pauses
 	opts.ContextTimeoutEnabled = true
+	opts.PipelinePoolSize = -1  // one pool for all
 	opts.DisableIdentity = true // a round trip less for each connection
 	opts.OnConnect = hello
 	return redis.NewClient(opts), nil

@@ -261,6 +261,12 @@ func TestUserETag(t *testing.T) {
 	r.Header = http.Header{"Authorization": {s.auth}, "If-None-Match": {`"a"`, etag}}
 	s.send(r).ok(http.StatusNotModified, nil)
 	s.call(http.MethodHead, path, "", "If-None-Match", etag).ok(http.StatusNotModified, nil)
+
+	// A client may have what the cache has not.
+	changed := s.call(http.MethodPatch, path, `{"profile":{"a":1}}`).ok(http.StatusOK, nil)
+	missed := s.call(http.MethodGet, path, "", "If-None-Match", changed.Header().Get("ETag")).ok(http.StatusNotModified, nil)
+	require.Equal(t, "miss", missed.Header().Get("X-Cache"))
+	require.Equal(t, changed.Header().Get("ETag"), missed.Header().Get("ETag"))
 }
 
 func TestListUsers(t *testing.T) {

@@ -1,0 +1,189 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/pipeline"
+)
+
+// timeout of batches: a busy machine is no broken Redis.
+const timeout = 20 * time.Second
+
+// bed is a pipeline over a Redis of its own. Batches that begin while hold is locked wait for it.
+type bed struct {
+	*pipeline.Pipeline
+	server *pgtest.Redis
+	client *redis.Client
+
+	hold  sync.Mutex
+	begun chan int // the size of each batch
+}
+
+func newBed(t *testing.T, timeout time.Duration) *bed {
+	t.Helper()
+	server, err := pgtest.NewRedis(pgtest.RedisConfig{Kind: pgtest.CacheRedis, Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Close()) })
+	require.NoError(t, server.Start(t.Context()))
+	options, err := redis.ParseURL(server.URL)
+	require.NoError(t, err)
+	options.MaxRetries, options.PipelinePoolSize, options.ContextTimeoutEnabled = -1, -1, true
+	client := redis.NewClient(options)
+	t.Cleanup(func() { _ = client.Close() })
+	b := &bed{server: server, client: client, begun: make(chan int, 1000)}
+	b.Pipeline = pipeline.New(client, timeout)
+	require.NoError(t, client.Ping(t.Context()).Err())
+	client.AddHook(b)
+	return b
+}
+
+func (b *bed) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b *bed) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		b.begin(cmd)
+		return next(ctx, cmd)
+	}
+}
+
+func (b *bed) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		b.begin(cmds...)
+		return next(ctx, cmds)
+	}
+}
+
+// begin leaves the greetings of new connections alone.
+func (b *bed) begin(cmds ...redis.Cmder) {
+	if cmds[0].Name() == "hello" || cmds[0].Name() == "client" || cmds[0].Name() == "select" {
+		return
+	}
+	b.begun <- len(cmds)
+	b.hold.Lock()
+	defer b.hold.Unlock()
+}
+
+// echo asks for text in the background; the answer, or the error, is sent on the channel.
+func (b *bed) echo(ctx context.Context, text string) <-chan string {
+	answer := make(chan string, 1)
+	go func() {
+		cmd := redis.NewStringCmd(ctx, "echo", text)
+		if err := b.Do(ctx, cmd); err != nil {
+			answer <- err.Error()
+			return
+		}
+		answer <- cmd.Val()
+	}()
+	return answer
+}
+
+func TestCommandsThatComeMeanwhileGoTogetherAndKeepTheirAnswers(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, timeout)
+	b.hold.Lock()
+	var answers []<-chan string
+	const flights, more = 2, 100 // as many batches as may be on their way, and what comes behind them
+	for i := range flights {
+		answers = append(answers, b.echo(t.Context(), fmt.Sprint(i)))
+		require.Equal(t, 1, <-b.begun)
+	}
+	for i := range more {
+		answers = append(answers, b.echo(t.Context(), fmt.Sprint(flights+i)))
+	}
+	require.Eventually(t, func() bool { return b.Waiting() == more }, timeout, time.Millisecond)
+	b.hold.Unlock()
+	for i, answer := range answers {
+		require.Equal(t, fmt.Sprint(i), <-answer)
+	}
+	require.ElementsMatch(t, []int{64, more - 64}, []int{<-b.begun, <-b.begun})
+	require.Empty(t, b.begun)
+}
+
+func TestAnErrorOfOneCommandIsNobodyElses(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, timeout)
+	b.hold.Lock()
+	for range 2 {
+		b.echo(t.Context(), "first")
+		<-b.begun
+	}
+	good := b.echo(t.Context(), "good")
+	bad := redis.NewCmd(t.Context(), "hget", "too few arguments")
+	failed := make(chan error, 1)
+	go func() { failed <- b.Do(t.Context(), bad) }()
+	require.Eventually(t, func() bool { return b.Waiting() == 2 }, timeout, time.Millisecond)
+	b.hold.Unlock()
+	require.ErrorContains(t, <-failed, "wrong number of arguments")
+	require.Equal(t, "good", <-good)
+}
+
+func TestWhoLeavesIsNotWaitedForAndHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, timeout)
+	b.hold.Lock()
+	ctx, leave := context.WithCancel(t.Context())
+	left := b.echo(ctx, "left")
+	require.Equal(t, 1, <-b.begun)
+	leave()
+	require.Equal(t, context.Canceled.Error(), <-left)
+	stays := b.echo(t.Context(), "stays")
+	b.hold.Unlock()
+	require.Equal(t, "stays", <-stays)
+
+	cmd := b.EvalSha(ctx, "0000000000000000000000000000000000000000", []string{"key"})
+	require.ErrorIs(t, cmd.Err(), context.Canceled)
+}
+
+func TestACommandWhoseTurnComesTooLateIsNotSent(t *testing.T) {
+	t.Parallel()
+	const short = 100 * time.Millisecond
+	b := newBed(t, short)
+	b.hold.Lock()
+	for range 2 {
+		b.echo(t.Context(), "on its way")
+		<-b.begun
+	}
+	late := b.echo(t.Context(), "late")
+	require.Eventually(t, func() bool { return b.Waiting() == 1 }, timeout, time.Millisecond)
+	queued := time.Now()
+	require.Eventually(t, func() bool { return time.Since(queued) > short }, timeout, time.Millisecond)
+	b.hold.Unlock()
+	require.Equal(t, context.DeadlineExceeded.Error(), <-late)
+	require.Empty(t, b.begun)
+}
+
+func TestAFrozenRedisFailsEveryCommand(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 100*time.Millisecond)
+	require.NoError(t, b.server.Freeze())
+	for range 3 {
+		require.NotEqual(t, "lost", <-b.echo(t.Context(), "lost"))
+	}
+	require.NoError(t, b.server.Thaw())
+}
+
+func TestScriptsRunAlsoWhenRedisDoesNotKnowThem(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, timeout)
+	script := redis.NewScript("return {KEYS[1], ARGV[1]}")
+	for range 2 {
+		got, err := script.Run(t.Context(), b, []string{"key"}, "value").StringSlice()
+		require.NoError(t, err)
+		require.Equal(t, []string{"key", "value"}, got)
+	}
+	there, err := b.Exists(t.Context(), "key")
+	require.NoError(t, err)
+	require.False(t, there)
+	require.NoError(t, b.client.Set(t.Context(), "key", 1, 0).Err())
+	there, err = b.Exists(t.Context(), "key")
+	require.NoError(t, err)
+	require.True(t, there)
+}
