@@ -4,10 +4,12 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,13 +21,15 @@ import (
 const (
 	// hotUsers is how many users the keys of one load are drawn from.
 	hotUsers = 10_000
-	// tokens is how many senders there are.
+	// senders is how many tokens there are.
 	senders = 1000
 	// revoked is the length of the revocation list.
 	revoked = 20_000
 	// chunk is how many commands go to Redis at once.
 	chunk = 1000
 )
+
+var errUnavailable = errors.New("unavailable")
 
 //go:embed load.sql
 var loadSQL string
@@ -142,7 +146,24 @@ func (s *stack) warm(ctx context.Context, d *data, service *server) error {
 	return nil
 }
 
+// fetch tries again for a while: right after its start, on a busy machine, a service may know neither
+// the revocation list nor a fresh replica.
 func (d *data) fetch(ctx context.Context, url string) (body []byte, etag string, err error) {
+	const tries, pause = 20, 500 * time.Millisecond
+	for range tries {
+		if body, etag, err = d.fetchOnce(ctx, url); !errors.Is(err, errUnavailable) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, "", ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+	return body, etag, err
+}
+
+func (d *data) fetchOnce(ctx context.Context, url string) (body []byte, etag string, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, "", err
@@ -155,6 +176,9 @@ func (d *data) fetch(ctx context.Context, url string) (body []byte, etag string,
 	defer answer.Body.Close()
 	if body, err = io.ReadAll(answer.Body); err != nil {
 		return nil, "", err
+	}
+	if answer.StatusCode == http.StatusServiceUnavailable {
+		return nil, "", fmt.Errorf("GET %s: %w: %s", url, errUnavailable, body)
 	}
 	if answer.StatusCode != http.StatusOK || !json.Valid(body) {
 		return nil, "", fmt.Errorf("GET %s: %s", url, answer.Status)
