@@ -16,7 +16,7 @@ func TestClockOff(t *testing.T) {
 		t.Log("left to the full form")
 		return
 	}
-	another(t, "accounts-clock", "test/cluster/clock.yml")
+	another(t, "clock", "test/cluster/clock.yml")
 	var clocks [2]int64
 	for i, node := range Nodes {
 		out, err := c.SQL(t.Context(), node, "SELECT extract(epoch FROM clock_timestamp())::bigint")

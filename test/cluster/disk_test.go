@@ -56,7 +56,7 @@ func TestDiskFull(t *testing.T) {
 		t.Log("left to the full form")
 		return
 	}
-	another(t, "accounts-disk", "test/cluster/small-disks.yml")
+	another(t, "disk", "test/cluster/small-disks.yml")
 	for _, whose := range []string{"replica", "primary"} {
 		l, before := steady(t, 4, 4)
 		node := before.Leader

@@ -21,6 +21,7 @@ var (
 	kills = flag.Int("kills", 10, "how often the primary's container is killed in each mode")
 	times = flag.Int("times", 3, "how often every other cause is repeated")
 	mode  = flag.String("mode", "async", "REPLICATION_MODE of the suite; sync-strict, sync or async")
+	name  = flag.String("project", "accounts-test", "name of the compose project; another cluster of this name is removed")
 	keep  = flag.Bool("keep", false, "leave the cluster running")
 )
 
@@ -53,7 +54,7 @@ func suite(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	started := time.Now()
-	c, err = Up(ctx, Config{Root: root, Dir: dir, Project: "accounts-test", Mode: *mode, Log: os.Stderr})
+	c, err = Up(ctx, Config{Root: root, Dir: dir, Project: *name, Mode: *mode, Log: os.Stderr})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -73,7 +74,10 @@ func suite(m *testing.M) int {
 func another(t *testing.T, project, file string) {
 	t.Helper()
 	mine := c
-	own, err := Up(t.Context(), Config{Root: c.cfg.Root, Dir: t.TempDir(), Project: project, Mode: *mode, Files: []string{file}})
+	own, err := Up(t.Context(), Config{
+		Root: c.cfg.Root, Dir: t.TempDir(), Project: *name + "-" + project, Mode: *mode, Files: []string{file},
+		Environment: []string{"NODE_IMAGE=" + *name + "-postgres"},
+	})
 	require.NoError(t, err)
 	c = own
 	t.Cleanup(func() {

@@ -14,7 +14,7 @@ func TestWithoutDatabaseProxy(t *testing.T) {
 		t.Log("left to the full form")
 		return
 	}
-	another(t, "accounts-multihost", "docker-compose.multihost.yml")
+	another(t, "multihost", "docker-compose.multihost.yml")
 	l, _ := steady(t, 4, 4)
 	docker(t, "stop -t 1", "haproxy")
 	o, err := l.Failover(t.Context(),
