@@ -23,7 +23,7 @@ const (
 	// settle is how long clients run before each fault and each measurement.
 	settle = 3 * time.Second
 	// A kill comes at any moment of Patroni's loop, which is as long as this or shorter.
-	loopWait = 8 * time.Second
+	loopWait = 10 * time.Second
 	// alone is how long the cluster is without its replica.
 	alone = 15 * time.Second
 )

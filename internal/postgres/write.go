@@ -28,7 +28,7 @@ const (
 	// switchover of two seconds. Up to the same again is added at random.
 	writeRetryPause = 50 * time.Millisecond
 	// While calls are refused, one is let through this often to see whether the primary is back.
-	probeInterval = 250 * time.Millisecond
+	probeInterval = 100 * time.Millisecond
 )
 
 // The server function that warns of a commit whose wait for the synchronous standby was cancelled:

@@ -29,7 +29,7 @@ var (
 const (
 	answerLimit = 5 * time.Second
 	readGap     = 1500 * time.Millisecond
-	loopWait    = 8 * time.Second // the longest of the modes
+	loopWait    = 10 * time.Second // the longest of the modes
 	killMedian  = 20 * time.Second
 	killWorst   = 30 * time.Second
 )
