@@ -20,7 +20,7 @@ run: ## start the service with its own PostgreSQL and Redis, and demo users; Ctr
 .PHONY: test
 test: ## run every test that needs no Docker, with the race detector
 	@scripts/install-deps --test
-	go test -race ./...
+	go test -race -timeout=30m ./...
 
 # Without the race detector: more happens in the time.
 SEED ?= $(shell date +%s)
