@@ -20,7 +20,9 @@ run: ## start the service with its own PostgreSQL and Redis, and demo users; Ctr
 .PHONY: test
 test: ## run every test that needs no Docker, with the race detector
 	@scripts/install-deps --test
-	go test -race -timeout=30m ./...
+	@# One package at a time: each starts servers of its own and keeps the service's deadlines, and two of
+	@# them on two cores starve each other.
+	@go test -race -p 1 -timeout=30m ./...
 
 # Without the race detector: more happens in the time.
 SEED ?= $(shell date +%s)
