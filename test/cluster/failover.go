@@ -44,7 +44,7 @@ func (l *Load) Failover(ctx context.Context, harm, undo func(State) error) (Outa
 	if err := harm(before); err != nil {
 		return o, err
 	}
-	if err := l.AwaitWrites(ctx, o.Fault+50*time.Millisecond, 20, takeover); err != nil {
+	if err := l.AwaitWrites(ctx, l.Now()+50*time.Millisecond, 20, takeover); err != nil {
 		return o, err
 	}
 	// The old primary may survive the cause for a while: it is the other node that must take over.

@@ -206,7 +206,7 @@ func TestConnectionStorm(t *testing.T) {
 	l, before := steady(t, 150, 150)
 	fault := l.Now()
 	docker(t, "kill", before.Leader)
-	require.NoError(t, l.AwaitWrites(t.Context(), fault+100*time.Millisecond, 500, 60*time.Second))
+	require.NoError(t, l.AwaitWrites(t.Context(), l.Now()+100*time.Millisecond, 500, 60*time.Second))
 	docker(t, "start", before.Leader)
 	require.NoError(t, c.Await(t.Context(), rejoin, "a healthy cluster", State.Healthy))
 	h, r := finish(t, l, fault, false)
@@ -276,7 +276,7 @@ func TestFrozenPrimaryWakes(t *testing.T) {
 	l, before := steady(t, 4, 4)
 	fault := l.Now()
 	docker(t, "pause", before.Leader)
-	require.NoError(t, l.AwaitWrites(t.Context(), fault+100*time.Millisecond, 50, 45*time.Second))
+	require.NoError(t, l.AwaitWrites(t.Context(), l.Now()+100*time.Millisecond, 50, 45*time.Second))
 	var direct sync.WaitGroup
 	var acknowledged string
 	direct.Go(func() {
