@@ -28,7 +28,10 @@ const (
 	alone = 15 * time.Second
 )
 
-var modes = []string{"async", "sync", "sync-strict"}
+// strict is the mode in which two nodes are needed for a write.
+const strict = "sync-strict"
+
+var modes = []string{"async", "sync", strict}
 
 // modeResult is what was measured of one mode.
 type modeResult struct {
@@ -40,8 +43,10 @@ type modeResult struct {
 func main() {
 	root := flag.String("root", ".", "the project's folder")
 	kills := flag.Int("kills", 5, "how often the primary is killed in each mode")
-	rounds := flag.Int("rounds", 5, "rounds of the commit measurement")
+	rounds := flag.Int("rounds", 5, "rounds of the commit measurement; 0 draws the timeline and writes no table")
+	only := flag.String("modes", strings.Join(modes, ","), "the modes to measure")
 	flag.Parse()
+	modes = strings.Split(*only, ",")
 	if err := measure(*root, *kills, *rounds); err != nil {
 		log.Fatal(err)
 	}
@@ -77,33 +82,42 @@ func measure(root string, kills, rounds int) (err error) {
 		r := &modeResult{}
 		results[mode] = r
 		for i := range kills {
-			one, rec, err := kill(ctx, c)
+			one, rec, err := kill(ctx, c, mode)
 			if err != nil {
 				return fmt.Errorf("%s, kill %d: %w", mode, i+1, err)
 			}
 			log.Printf("%s, kill %d of %d: %+v", mode, i+1, kills, one)
 			r.kills = append(r.kills, one)
-			if timeline == nil {
+			if timeline == nil && mode != strict {
 				timeline = rec
 			}
+		}
+		if rounds == 0 {
+			continue
 		}
 		if err := r.withoutReplica(ctx, c); err != nil {
 			return fmt.Errorf("%s, without the replica: %w", mode, err)
 		}
 		log.Printf("%s, without the replica: no write for %s, then %d in %s", mode, r.stall, r.wrote, alone/3)
 	}
+	if timeline != nil {
+		if err := os.WriteFile(filepath.Join(root, "docs", "failover.svg"), []byte(timeline.svg()), 0o644); err != nil {
+			return err
+		}
+	}
+	if rounds == 0 {
+		return nil
+	}
 	commits, err := measureCommits(ctx, c, rounds)
 	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(root, "docs", "failover.svg"), []byte(timeline.svg()), 0o644); err != nil {
 		return err
 	}
 	return write(filepath.Join(root, "docs", "replication.md"), results, commits, kills, rounds)
 }
 
-// kill kills the primary's container under load and waits until all is well again.
-func kill(ctx context.Context, c *cluster.Cluster) (cluster.Result, *recording, error) {
+// kill kills the primary's container under load and waits until all is well again. In the strict mode
+// the new primary takes no write before the killed node is back, so that is started at the promotion.
+func kill(ctx context.Context, c *cluster.Cluster, mode string) (cluster.Result, *recording, error) {
 	if err := c.Await(ctx, time.Minute, "a healthy cluster", cluster.State.Healthy); err != nil {
 		return cluster.Result{}, nil, err
 	}
@@ -116,12 +130,32 @@ func kill(ctx context.Context, c *cluster.Cluster) (cluster.Result, *recording, 
 		return cluster.Result{}, nil, err
 	}
 	time.Sleep(settle + rand.N(loopWait))
-	o, err := l.Failover(ctx,
-		func(s cluster.State) error { _, err := c.Docker(ctx, "kill", s.Leader); return err },
-		func(s cluster.State) error { _, err := c.Docker(ctx, "start", s.Leader); return err })
+	var started time.Duration
+	start := func(s cluster.State) error {
+		started = l.Now()
+		_, err := c.Docker(ctx, "start", s.Leader)
+		return err
+	}
+	harm := func(s cluster.State) error { _, err := c.Docker(ctx, "kill", s.Leader); return err }
+	undo := start
+	if mode == strict {
+		harm = func(s cluster.State) error {
+			if _, err := c.Docker(ctx, "kill", s.Leader); err != nil {
+				return err
+			}
+			if err := c.Await(ctx, time.Minute, "a promotion", func(now cluster.State) bool { return now.Timeline > s.Timeline }); err != nil {
+				return err
+			}
+			return start(s)
+		}
+		undo = func(cluster.State) error { return nil }
+	}
+	o, err := l.Failover(ctx, harm, undo)
 	if err != nil {
 		return cluster.Result{}, nil, err
 	}
+	o.Rejoin += o.Undone - started
+	o.Undone = started
 	if err := l.AwaitReplicaReads(ctx, time.Minute); err != nil {
 		return cluster.Result{}, nil, err
 	}
