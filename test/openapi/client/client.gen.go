@@ -1556,7 +1556,7 @@ type ClientInterface interface {
 
 	// GetReadiness The service can take requests
 	//
-	// degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same body if no read is answered, the database lacks a function that this build calls, or the service is about to stop.
+	// degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same body if no database has answered for 5 s, it lacks a function that this build calls, or the service is about to stop.
 	//
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2449,7 +2449,7 @@ func (c *Client) GetOpenapi(ctx context.Context, reqEditors ...RequestEditorFn) 
 
 // GetReadiness The service can take requests
 //
-// degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same body if no read is answered, the database lacks a function that this build calls, or the service is about to stop.
+// degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same body if no database has answered for 5 s, it lacks a function that this build calls, or the service is about to stop.
 //
 // Corresponds with GET /readyz (the `GetReadiness` operationId).
 func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4535,7 +4535,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetReadinessWithResponse The service can take requests
 	//
-	// degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same body if no read is answered, the database lacks a function that this build calls, or the service is about to stop.
+	// degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same body if no database has answered for 5 s, it lacks a function that this build calls, or the service is about to stop.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8505,7 +8505,7 @@ func (c *ClientWithResponses) GetOpenapiWithResponse(ctx context.Context, reqEdi
 
 // GetReadinessWithResponse The service can take requests
 //
-// degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same body if no read is answered, the database lacks a function that this build calls, or the service is about to stop.
+// degraded: requests are answered, but not all as they should be; the checks say why. 503 with the same body if no database has answered for 5 s, it lacks a function that this build calls, or the service is about to stop.
 //
 // Returns a wrapper object for the known response body format(s).
 //
