@@ -23,7 +23,7 @@ const (
 	// While the primary has been gone for longer, reads of it are refused at once.
 	readRetryBudget = time.Second
 	// WriteTimeout: no client waits longer than this for the outcome of a write.
-	WriteTimeout = 4800 * time.Millisecond
+	WriteTimeout = 4600 * time.Millisecond
 	// Between two attempts: long enough not to storm a server that starts, short against a
 	// switchover of two seconds. Up to the same again is added at random.
 	writeRetryPause = 50 * time.Millisecond
