@@ -115,10 +115,8 @@ func (c *Cache) Count(counter, label string) int {
 func (c *Cache) Redis() *redis.Client { return c.redis }
 
 // OnScript makes step run around every script. name is READ, FILL, INVALIDATE or ATTACH, key the
-// first key. Call it before the cache is used. A step that waits must hold up no other script, so
-// they do not go together any more.
+// first key. Call it before the cache is used.
 func (c *Cache) OnScript(step func(name, key string, next func() error) error) {
-	c.batched = c.redis
 	c.redis.AddHook(scriptHook{c, step})
 }
 

@@ -48,13 +48,13 @@ func previous(t *testing.T) release {
 	archive := exec.Command("git", "archive", "--format=tar", revision)
 	archive.Dir = filepath.Join("..", "..") // the whole tree, not this folder
 	unpack := exec.Command("tar", "-x", "-C", dir)
-	var problems bytes.Buffer
-	archive.Stderr, unpack.Stderr = &problems, &problems
+	var archiving, unpacking bytes.Buffer // two processes write at once
+	archive.Stderr, unpack.Stderr = &archiving, &unpacking
 	unpack.Stdin, err = archive.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, unpack.Start())
-	require.NoError(t, archive.Run(), "%s", &problems)
-	require.NoError(t, unpack.Wait(), "%s", &problems)
+	require.NoError(t, archive.Run(), "%s", &archiving)
+	require.NoError(t, unpack.Wait(), "%s", &unpacking)
 	return build(t, revision, dir)
 }
 
