@@ -48,8 +48,6 @@ type Config struct {
 	Files []string
 	// Environment are more lines of the environment file.
 	Environment []string
-	// Log gets what docker prints.
-	Log io.Writer
 }
 
 // Cluster is one that runs. Its methods may be called concurrently.

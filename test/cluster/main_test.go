@@ -54,7 +54,7 @@ func suite(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	started := time.Now()
-	c, err = Up(ctx, Config{Root: root, Dir: dir, Project: *name, Mode: *mode, Log: os.Stderr})
+	c, err = Up(ctx, Config{Root: root, Dir: dir, Project: *name, Mode: *mode})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
