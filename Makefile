@@ -85,7 +85,7 @@ env: ## write .env for docker compose, with random secrets, unless it exists
 	@scripts/make-env
 
 .PHONY: test-cluster
-test-cluster: ## kill, freeze and cut off the containers of a real cluster (needs Docker and root): MODE=async|sync FORM=short KILLS=10
+test-cluster: $(tools)/goose ## kill, freeze and cut off the containers of a real cluster (needs Docker and root): MODE=async|sync FORM=short KILLS=10
 	go test -tags cluster -count=1 -v -timeout 3h ./test/cluster -mode=$(or $(MODE),async) $(if $(FORM),-short-form) $(if $(KILLS),-kills=$(KILLS)) $(if $(TIMES),-times=$(TIMES)) $(if $(RUN),-run '$(RUN)')
 
 .PHONY: bench-replication
