@@ -19,7 +19,7 @@ func failover(t *testing.T, harm, undo func(State) error) Result {
 	h, r := finish(t, l, o.Fault, false)
 	r.Rejoin = o.Rejoin
 	require.Empty(t, h.Failed(), "no read fails through the service")
-	require.LessOrEqual(t, r.Read, readGap)
+	require.LessOrEqual(t, r.Read, atMost(readGap))
 	return r
 }
 
@@ -42,12 +42,21 @@ func count(full int) int {
 	return full
 }
 
+// atMost is a limit of time. The full form holds what was agreed; one run, on a machine that does other
+// things too, fails only if it is far off.
+func atMost(agreed time.Duration) time.Duration {
+	if *short {
+		return 2 * agreed
+	}
+	return agreed
+}
+
 func TestPrimaryContainerKilled(t *testing.T) {
 	s := repeat(t, "container killed", count(*kills),
 		func(s State) error { _, err := c.Docker(t.Context(), "kill", s.Leader); return err },
 		func(s State) error { _, err := c.Docker(t.Context(), "start", s.Leader); return err })
 	median, worst := s.writes()
-	require.Less(t, worst, killWorst)
+	require.Less(t, worst, atMost(killWorst))
 	if len(s) > 1 {
 		require.LessOrEqual(t, median, killMedian)
 	}
@@ -70,7 +79,7 @@ func TestPrimaryPostgresKilled(t *testing.T) {
 		r.Rejoin = back
 		t.Logf("postgres killed: %+v", r)
 		require.Empty(t, h.Failed())
-		require.LessOrEqual(t, r.Read, readGap)
+		require.LessOrEqual(t, r.Read, atMost(readGap))
 		s = append(s, r)
 	}
 	s.report(t, "postgres killed")
@@ -79,7 +88,7 @@ func TestPrimaryPostgresKilled(t *testing.T) {
 	if *mode != "async" {
 		limit = 6 * time.Second
 	}
-	require.Less(t, worst, limit)
+	require.Less(t, worst, atMost(limit))
 }
 
 func TestPrimaryFrozen(t *testing.T) {
@@ -91,7 +100,7 @@ func TestPrimaryFrozen(t *testing.T) {
 		func(s State) error { _, err := c.Docker(t.Context(), "pause", s.Leader); return err },
 		func(s State) error { _, err := c.Docker(t.Context(), "unpause", s.Leader); return err })
 	_, worst := s.writes()
-	require.Less(t, worst, killWorst)
+	require.Less(t, worst, atMost(killWorst))
 }
 
 // The primary loses etcd and the replica, while HAProxy, and so every client, still reaches it.
@@ -114,7 +123,7 @@ func TestPrimaryCutOff(t *testing.T) {
 	s := repeat(t, "node cut off", *times, cut,
 		func(s State) error { return c.Netns(t.Context(), s.Leader, "iptables", "-F") })
 	_, worst := s.writes()
-	require.Less(t, worst, killWorst)
+	require.Less(t, worst, atMost(killWorst))
 }
 
 // No HTTP client notices a planned switchover as a failure.
@@ -141,7 +150,7 @@ func TestSwitchover(t *testing.T) {
 	}
 	s.report(t, "switchover")
 	_, worst := s.writes()
-	require.Less(t, worst, 3*time.Second)
+	require.Less(t, worst, atMost(3*time.Second))
 }
 
 func TestReplicaKilled(t *testing.T) {
@@ -162,7 +171,7 @@ func TestReplicaKilled(t *testing.T) {
 		r.Rejoin = back
 		t.Logf("replica killed: %+v", r)
 		require.Empty(t, h.Failed(), "no read fails through the service")
-		require.LessOrEqual(t, r.Read, readGap)
+		require.LessOrEqual(t, r.Read, atMost(readGap))
 		require.Zero(t, r.Lost)
 		s = append(s, r)
 	}
