@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -180,36 +179,12 @@ func (s *stack) start(ctx context.Context, name, binary, ready string, environme
 	if v.process, err = pgtest.StartProcess(name, v.cmd, v.log, syscall.SIGTERM); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for {
-		if status, err := get(ctx, client, v.base+ready); err == nil && status == http.StatusOK {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(v.process.Failure("is not ready"), v.process.Kill())
-		case <-v.process.Done():
-			return nil, v.process.Failure("ended while starting")
-		case <-time.After(startPoll):
-		}
+	if err := v.process.AwaitOK(ctx, v.base+ready, startPoll, startTimeout); err != nil {
+		return nil, errors.Join(err, v.process.Kill())
 	}
 	v.started = time.Since(began)
 	s.servers = append(s.servers, v)
 	return v, nil
-}
-
-func get(ctx context.Context, client *http.Client, url string) (status int, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, err
-	}
-	answer, err := client.Do(r)
-	if err != nil {
-		return 0, err
-	}
-	return answer.StatusCode, answer.Body.Close()
 }
 
 // startService starts a binary of cmd/server as it is deployed: authentication, revocation list, log

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
@@ -29,8 +28,6 @@ const (
 	// readyTimeout bounds the server's start after its build.
 	readyTimeout = 60 * time.Second
 	readyPoll    = 50 * time.Millisecond
-	// probeTimeout bounds one request to /readyz, which asks the databases and Redis.
-	probeTimeout = 5 * time.Second
 	// serverGrace is longer than the server's own drain.
 	serverGrace = 30 * time.Second
 
@@ -122,47 +119,7 @@ func (s *stack) startServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.waitReady(ctx)
-}
-
-func (s *stack) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	tick := time.NewTicker(readyPoll)
-	defer tick.Stop()
-	client := &http.Client{Timeout: probeTimeout}
-	last := "no answer yet"
-	for {
-		status, err := probe(ctx, client, s.httpURL+"/readyz")
-		if err == nil && status == http.StatusOK {
-			return nil
-		}
-		if err == nil {
-			last = "GET /readyz answers " + strconv.Itoa(status)
-		}
-		select {
-		case <-s.server.Done():
-			return s.server.Failure("ended while starting")
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return ctx.Err()
-			}
-			return s.server.Failure(fmt.Sprintf("is not ready after %s (%s)", readyTimeout, last))
-		case <-tick.C:
-		}
-	}
-}
-
-func probe(ctx context.Context, client *http.Client, url string) (status int, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	return response.StatusCode, response.Body.Close()
+	return s.server.AwaitOK(ctx, s.httpURL+"/readyz", readyPoll, readyTimeout)
 }
 
 // configuration is what the server must be told.

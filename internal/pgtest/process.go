@@ -1,9 +1,11 @@
 package pgtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,6 +106,47 @@ func (p *Process) Kill() error {
 	case <-time.After(killWait):
 		return p.Failure("is still there after SIGKILL")
 	}
+}
+
+// AwaitOK returns when a GET of url, asked for after each pause, is answered with 200. A process that ends
+// or does not get so far within limit is an error with the tail of its log.
+func (p *Process) AwaitOK(ctx context.Context, url string, pause, limit time.Duration) error {
+	inTime, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	last := "no answer yet"
+	for {
+		status, err := get(inTime, client, url)
+		switch {
+		case err != nil:
+		case status == http.StatusOK:
+			return nil
+		default:
+			last = "it answers " + strconv.Itoa(status)
+		}
+		select {
+		case <-p.done:
+			return p.Failure("ended while starting")
+		case <-inTime.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return p.Failure(fmt.Sprintf("is not ready after %s (%s)", limit, last))
+		case <-time.After(pause):
+		}
+	}
+}
+
+func get(ctx context.Context, client *http.Client, url string) (status int, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
 }
 
 // Failure returns an error saying what happened to the process, with the tail of its log.
