@@ -29,6 +29,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/payment-services/accounts/internal/dbgen/read"
+	"github.com/payment-services/accounts/internal/pipeline"
 	"github.com/payment-services/accounts/internal/postgres"
 )
 
@@ -87,6 +88,7 @@ type Config struct {
 // reads on to the database.
 type Cache struct {
 	redis   *redis.Client
+	batched redis.Scripter // over redis: READ and FILL of concurrent requests go together
 	scripts scripts
 	source  source
 	flights flights
@@ -119,7 +121,7 @@ func New(cfg Config) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.redis = client
+	c.redis, c.batched = client, pipeline.New(client, batchTimeout)
 	return c, nil
 }
 

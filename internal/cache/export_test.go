@@ -8,6 +8,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/payment-services/accounts/internal/pipeline"
 	"github.com/payment-services/accounts/internal/postgres"
 )
 
@@ -37,6 +38,7 @@ func (k Key) Physical() string { return k.physical() }
 func (c *Cache) BePatient(patience time.Duration) {
 	opts := c.redis.Options()
 	opts.ReadTimeout, opts.WriteTimeout = patience, patience
+	c.batched = pipeline.New(c.redis, patience)
 	c.invalidateTimeout = patience
 }
 
@@ -115,8 +117,10 @@ func (c *Cache) Count(counter, label string) int {
 func (c *Cache) Redis() *redis.Client { return c.redis }
 
 // OnScript makes step run around every script. name is READ, FILL, INVALIDATE or ATTACH, key the
-// first key. Call it before the cache is used.
+// first key. Call it before the cache is used. A step that waits must hold up no other script, so
+// they do not go together any more.
 func (c *Cache) OnScript(step func(name, key string, next func() error) error) {
+	c.batched = c.redis
 	c.redis.AddHook(scriptHook{c, step})
 }
 

@@ -17,6 +17,8 @@ const (
 	ioTimeout   = 100 * time.Millisecond
 	poolTimeout = 100 * time.Millisecond
 	poolSize    = 32
+	// A batch of scripts may take a wait for a connection, its dial, and the answers.
+	batchTimeout = poolTimeout + dialTimeout + ioTimeout
 )
 
 // connect makes the client. hello runs on every new connection before it is used.

@@ -73,7 +73,7 @@ func (c *Cache) read(ctx context.Context, key, token string, tags []string) (rea
 		args = append(args, tag)
 	}
 	reply, err := c.attached(ctx, func() ([]any, error) {
-		reply, err := c.scripts.read.Run(ctx, c.redis, []string{key, genKey, dirtyKey}, args...).Slice()
+		reply, err := c.scripts.read.Run(ctx, c.batched, []string{key, genKey, dirtyKey}, args...).Slice()
 		if err == nil && readCode(reply[0].(string)) == readUnattached {
 			return nil, errUnattached
 		}
@@ -103,7 +103,7 @@ func (c *Cache) fill(ctx context.Context, key string, l lease, d Document, o ori
 	for _, dep := range deps {
 		args = append(args, dep)
 	}
-	answer, err := c.scripts.fill.Run(ctx, c.redis, []string{key, genKey, dirtyKey}, args...).Text()
+	answer, err := c.scripts.fill.Run(ctx, c.batched, []string{key, genKey, dirtyKey}, args...).Text()
 	if err != nil {
 		return "", fmt.Errorf("cache FILL: %w", err)
 	}
