@@ -120,7 +120,7 @@ plans: ## check the plans of the read functions with a million users and write d
 .PHONY: unused
 unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
 	@go run ./cmd/dbunused
-.PHONY: bench bench-short bench-growth profile pgo
+.PHONY: bench bench-short bench-growth profile
 bench: ## measure the service against fixed yardsticks; writes docs/benchmarks.md (< 15 min)
 	@scripts/install-deps
 	go run ./bench/run -docs docs
@@ -136,9 +136,6 @@ bench-growth: ## the cost of single calls with 10 thousand to 1 million users; w
 profile: ## leave CPU and allocation profiles of each scenario in .bench/
 	@scripts/install-deps
 	go run ./bench/run -profiles .bench
-
-pgo: profile ## make the profile that `go build` optimises cmd/server by
-	go tool pprof -proto .bench/*.cpu.pprof >cmd/server/default.pgo
 
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries

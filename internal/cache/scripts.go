@@ -162,8 +162,11 @@ func header(seq int64, etag string, deps []string) string {
 func parseEntry(value string) (Document, error) {
 	head, rest, ok := strings.Cut(value, "\n")
 	meta, body, ok2 := strings.Cut(rest, "\n")
-	words := strings.Split(head, " ")
-	if !ok || !ok2 || len(words) != 4 {
+	var words [4]string // format, seq, etag, deps
+	for i := range words {
+		words[i], head, _ = strings.Cut(head, " ")
+	}
+	if !ok || !ok2 || words[3] == "" || head != "" {
 		return Document{}, errors.New("cache: an entry is malformed")
 	}
 	return Document{Body: []byte(body), ETag: words[2], Meta: meta}, nil

@@ -183,8 +183,8 @@ func (a *API) add(rt route) {
 
 func (a *API) answer(w *response, r *http.Request, rt *route) {
 	w.route = rt.path
-	ctx, cancel := context.WithTimeout(r.Context(), rt.timeout())
-	defer cancel()
+	ctx := newDeadline(r.Context(), rt.timeout())
+	defer ctx.release()
 	if rt.slow { // it outlives what the server gives every answer
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(rt.timeout() + slowReaderTime))
 	}

@@ -2,11 +2,15 @@
 // for all that came while the ones before were on their way. Nothing waits for company: a command
 // that is alone is sent at once. Most of what a command costs this process, and much of what it costs
 // Redis, are these two system calls.
+//
+// There is no goroutine of its own: of the callers whose commands make a batch one sends it, as
+// LevelDB's writers do. So a command that is alone costs what it costs without a pipeline.
 package pipeline
 
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,13 +34,15 @@ type Pipeline struct {
 
 	mu      sync.Mutex
 	waiting []*batch // oldest first; only the last has room
-	flying  int
+	flying  int      // batches that have a leader
 }
 
 // batch is commands that are sent together.
 type batch struct {
 	cmds    []redis.Cmder
 	expires time.Time
+	led     bool          // a caller has it in hand; guarded by Pipeline.mu
+	lead    chan struct{} // one of the callers takes this token, and with it the lead
 	done    chan struct{}
 }
 
@@ -46,19 +52,23 @@ func New(client *redis.Client, timeout time.Duration) *Pipeline {
 	return &Pipeline{Scripter: client, client: client, timeout: timeout}
 }
 
-// Do sends cmd and returns its error, as client.Process would. If ctx ends first the error is ctx's:
-// then the command may still be running, and must not be looked at.
+// Do sends cmd and returns its error, as client.Process would. A ctx that has ended keeps cmd from being
+// sent; one that ends later is not noticed, for the timeout is short.
 func (p *Pipeline) Do(ctx context.Context, cmd redis.Cmder) error {
 	if err := ctx.Err(); err != nil {
+		cmd.SetErr(err)
 		return err
 	}
-	b := p.join(cmd)
-	select {
-	case <-b.done:
-		return cmd.Err()
-	case <-ctx.Done():
-		return ctx.Err()
+	b, leads := p.join(cmd)
+	if !leads {
+		select {
+		case <-b.done:
+			return cmd.Err()
+		case <-b.lead:
+		}
 	}
+	p.fly(b)
+	return cmd.Err()
 }
 
 // EvalSha implements redis.Scripter.
@@ -69,68 +79,65 @@ func (p *Pipeline) EvalSha(ctx context.Context, sha1 string, keys []string, args
 		all = append(all, key)
 	}
 	cmd := redis.NewCmd(ctx, append(all, args...)...)
-	if err := p.Do(ctx, cmd); err != nil && ctx.Err() != nil {
-		cmd = redis.NewCmd(ctx) // that one may be being written to
-		cmd.SetErr(err)
-	}
+	_ = p.Do(ctx, cmd) // it is in cmd
 	return cmd
 }
 
 // Exists asks whether there is a key.
 func (p *Pipeline) Exists(ctx context.Context, key string) (bool, error) {
 	cmd := redis.NewIntCmd(ctx, "exists", key)
-	if err := p.Do(ctx, cmd); err != nil {
-		return false, err
-	}
-	return cmd.Val() > 0, nil
+	err := p.Do(ctx, cmd)
+	return cmd.Val() > 0, err
 }
 
-// join puts cmd into the youngest batch and sees to it that somebody sends that.
-func (p *Pipeline) join(cmd redis.Cmder) *batch {
+// join puts cmd into the youngest batch, and reports whether its caller has to send that.
+func (p *Pipeline) join(cmd redis.Cmder) (b *batch, leads bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := len(p.waiting)
-	if n == 0 || len(p.waiting[n-1].cmds) == maxBatch {
-		p.waiting = append(p.waiting, &batch{expires: time.Now().Add(p.timeout), done: make(chan struct{})})
-		n++
+	if n := len(p.waiting); n > 0 && len(p.waiting[n-1].cmds) < maxBatch {
+		b = p.waiting[n-1]
+		b.cmds = append(b.cmds, cmd)
+		return b, false
 	}
-	b := p.waiting[n-1]
-	b.cmds = append(b.cmds, cmd)
+	b = &batch{
+		cmds: append(make([]redis.Cmder, 0, 8), cmd), expires: time.Now().Add(p.timeout),
+		lead: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	p.waiting = append(p.waiting, b)
 	if p.flying < flights {
 		p.flying++
-		go p.fly()
+		b.led, leads = true, true
 	}
-	return b
+	return b, leads
 }
 
-// fly sends batches until none is waiting.
-func (p *Pipeline) fly() {
-	for {
-		// Requests that are ready to run have their commands ready a moment later.
-		runtime.Gosched()
-		b := p.next()
-		if b == nil {
-			return
-		}
-		p.send(b)
-	}
+// fly sends b, and then gives the lead of another batch to one of its callers.
+func (p *Pipeline) fly(b *batch) {
+	defer p.land()
+	defer close(b.done)
+	// Requests that are ready to run have their commands ready a moment later.
+	runtime.Gosched()
+	p.mu.Lock()
+	p.waiting = slices.DeleteFunc(p.waiting, func(other *batch) bool { return other == b })
+	p.mu.Unlock()
+	p.send(b)
 }
 
-func (p *Pipeline) next() *batch {
+func (p *Pipeline) land() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiting) == 0 {
-		p.flying--
-		return nil
+	for _, b := range p.waiting {
+		if !b.led {
+			b.led = true
+			b.lead <- struct{}{}
+			return
+		}
 	}
-	b := p.waiting[0]
-	p.waiting = p.waiting[1:]
-	return b
+	p.flying--
 }
 
 // send leaves the outcome in the commands.
 func (p *Pipeline) send(b *batch) {
-	defer close(b.done)
 	ctx, cancel := context.WithDeadline(context.Background(), b.expires)
 	defer cancel()
 	if err := ctx.Err(); err != nil { // its turn came too late

@@ -125,21 +125,38 @@ func TestAnErrorOfOneCommandIsNobodyElses(t *testing.T) {
 	require.Equal(t, "good", <-good)
 }
 
-func TestWhoLeavesIsNotWaitedForAndHoldsNobodyUp(t *testing.T) {
+func TestWhoHasLeftAlreadySendsNothing(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
-	b.hold.Lock()
 	ctx, leave := context.WithCancel(t.Context())
-	left := b.echo(ctx, "left")
-	require.Equal(t, 1, <-b.begun)
 	leave()
-	require.Equal(t, context.Canceled.Error(), <-left)
-	stays := b.echo(t.Context(), "stays")
-	b.hold.Unlock()
-	require.Equal(t, "stays", <-stays)
-
+	require.Equal(t, context.Canceled.Error(), <-b.echo(ctx, "left"))
 	cmd := b.EvalSha(ctx, "0000000000000000000000000000000000000000", []string{"key"})
 	require.ErrorIs(t, cmd.Err(), context.Canceled)
+	require.Empty(t, b.begun)
+}
+
+// The lead goes on from batch to batch, whatever became of the ones before.
+func TestManyCallersAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, timeout)
+	go func() {
+		for range b.begun {
+		}
+	}()
+	var callers sync.WaitGroup
+	for i := range 100 {
+		callers.Go(func() {
+			for n := range 100 {
+				text := fmt.Sprintf("%d-%d", i, n)
+				if answer := <-b.echo(t.Context(), text); answer != text {
+					t.Errorf("%s was answered with %s", text, answer)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	require.Zero(t, b.Waiting())
 }
 
 func TestACommandWhoseTurnComesTooLateIsNotSent(t *testing.T) {
