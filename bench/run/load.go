@@ -41,10 +41,13 @@ type sent struct {
 
 // send runs the load. Vegeta counts every status from 200 to 399 as a success; here one is right.
 func (l load) send() sent {
+	// A client of its own, whose connections end with the load: a server that is measured next shall not
+	// hold those of all before it.
+	transport := &http.Transport{MaxIdleConnsPerHost: l.connections, MaxConnsPerHost: l.connections}
+	defer transport.CloseIdleConnections()
 	options := []func(*vegeta.Attacker){
 		vegeta.MaxWorkers(uint64(l.connections)), vegeta.Workers(uint64(l.connections)),
-		vegeta.Connections(l.connections), vegeta.MaxConnections(l.connections),
-		vegeta.KeepAlive(true), vegeta.HTTP2(false), vegeta.Redirects(vegeta.NoFollow), vegeta.Timeout(requestTimeout),
+		vegeta.Client(&http.Client{Transport: transport, Timeout: requestTimeout}),
 	}
 	var count atomic.Uint64
 	targeter := func(t *vegeta.Target) error {
