@@ -37,7 +37,7 @@ var (
 	}
 	shortPlan = plan{
 		users: fewUsers, rounds: 5, leg: 700 * time.Millisecond, mixed: 6 * time.Second,
-		rows: 10_000, uploads: 1, starts: 3,
+		rows: 10_000, uploads: 3, starts: 3,
 	}
 )
 

@@ -55,7 +55,7 @@ type verdict struct {
 	verb           string
 	target         float64
 	atLeast        bool
-	noFail         bool // not a ratio: the machine decides, so CI does not fail on it
+	noFail         bool // not a ratio, or the tail of one short run: the machine decides, so CI does not fail on it
 }
 
 func (v verdict) reached() bool {
@@ -100,7 +100,7 @@ func (r *results) verdicts() []verdict {
 	}
 	growth := func(v []float64) spread { return spreadOf([]float64{v[len(v)-1] / v[0]}) }
 	all = append(all,
-		verdict{scenario: "mixed", what: "p99 / F at the same rate", got: spreadOf([]float64{r.mixed.ratio()}), verb: "%.2f", target: mixedMost},
+		verdict{scenario: "mixed", what: "p99 / F at the same rate", got: spreadOf([]float64{r.mixed.ratio()}), verb: "%.2f", target: mixedMost, noFail: true},
 		verdict{scenario: "mixed", what: "memory, end / beginning", got: growth(r.mixed.RSS), verb: "%.2f", target: growthMost},
 		verdict{scenario: "mixed", what: "goroutines more at the end", verb: "%.0f", target: moreRoutines, noFail: true,
 			got: spreadOf([]float64{r.mixed.Goroutines[len(r.mixed.Goroutines)-1] - r.mixed.Goroutines[0]})},
