@@ -9,6 +9,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"sync"
@@ -25,6 +26,8 @@ const (
 	// buffers of a socket.
 	maxBatch = 64
 )
+
+var errAbandoned = errors.New("the batch was abandoned")
 
 // Pipeline is safe for concurrent use. It is a redis.Scripter, so that redis.Script can run through it.
 type Pipeline struct {
@@ -113,14 +116,23 @@ func (p *Pipeline) join(cmd redis.Cmder) (b *batch, leads bool) {
 
 // fly sends b, and then gives the lead of another batch to one of its callers.
 func (p *Pipeline) fly(b *batch) {
-	defer p.land()
-	defer close(b.done)
+	sent := false
+	defer func() {
+		if !sent { // a panic: nobody may take the command's zero value for an answer
+			for _, cmd := range b.cmds {
+				cmd.SetErr(errAbandoned)
+			}
+		}
+		close(b.done)
+		p.land()
+	}()
 	// Requests that are ready to run have their commands ready a moment later.
 	runtime.Gosched()
 	p.mu.Lock()
 	p.waiting = slices.DeleteFunc(p.waiting, func(other *batch) bool { return other == b })
 	p.mu.Unlock()
 	p.send(b)
+	sent = true
 }
 
 func (p *Pipeline) land() {

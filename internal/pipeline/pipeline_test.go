@@ -177,6 +177,54 @@ func TestACommandWhoseTurnComesTooLateIsNotSent(t *testing.T) {
 	require.Empty(t, b.begun)
 }
 
+func TestAPanicIsNobodysAnswer(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, timeout)
+	b.hold.Lock()
+	for range 2 {
+		b.echo(t.Context(), "on its way")
+		<-b.begun
+	}
+	const callers = 10
+	outcomes := make(chan any, callers)
+	for range callers {
+		go func() {
+			defer func() {
+				if panicked := recover(); panicked != nil {
+					outcomes <- panicked
+				}
+			}()
+			_, err := b.Exists(t.Context(), "key")
+			outcomes <- err
+		}()
+	}
+	require.Eventually(t, func() bool { return b.Waiting() == callers }, timeout, time.Millisecond)
+	b.client.AddHook(panics{})
+	b.hold.Unlock()
+	panicked := 0
+	for range callers {
+		switch outcome := <-outcomes; outcome.(type) {
+		case error:
+			require.ErrorContains(t, outcome.(error), "abandoned")
+		default:
+			panicked++
+		}
+	}
+	require.Equal(t, 1, panicked, "who sent the batch")
+	require.Zero(t, b.Waiting())
+}
+
+// panics is a hook that breaks every batch.
+type panics struct{}
+
+func (panics) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (panics) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (panics) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(context.Context, []redis.Cmder) error { panic("a fault") }
+}
+
 func TestAFrozenRedisFailsEveryCommand(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 100*time.Millisecond)
