@@ -65,11 +65,12 @@ func (v verdict) reached() bool {
 	return v.got.median <= v.target
 }
 
+// farOff asks the best round, for what else a machine does can only make a round worse.
 func (v verdict) farOff() bool {
 	if v.atLeast {
-		return v.got.median < v.target/farOff
+		return v.got.high < v.target/farOff
 	}
-	return v.got.median > v.target*farOff
+	return v.got.low > v.target*farOff
 }
 
 func (v verdict) line() []string {
