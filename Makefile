@@ -120,6 +120,7 @@ plans: ## check the plans of the read functions with a million users and write d
 .PHONY: unused
 unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
 	@go run ./cmd/dbunused
+
 .PHONY: bench bench-short bench-growth profile
 bench: ## measure the service against fixed yardsticks; writes docs/benchmarks.md (< 15 min)
 	@scripts/install-deps

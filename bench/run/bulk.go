@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime/multipart"
 	"net/http"
 	"os"
@@ -164,7 +163,8 @@ func (b *bench) upload(name string, file []byte) func(context.Context) error {
 			return err
 		}
 		var location string
-		err = b.call(ctx, http.MethodPost, "/accounts/users/bulk/upload", &body, form.FormDataContentType(), func(answer *http.Response) error {
+		url, header := b.service.base+"/accounts/users/bulk/upload", b.data.with("Content-Type", form.FormDataContentType())
+		err = exchange(ctx, http.MethodPost, url, header, &body, func(answer *http.Response) error {
 			location = answer.Header.Get("Location")
 			if answer.StatusCode != http.StatusAccepted {
 				return fmt.Errorf("the upload is answered with %s", answer.Status)
@@ -177,7 +177,7 @@ func (b *bench) upload(name string, file []byte) func(context.Context) error {
 				Total  int
 				Counts struct{ Created int }
 			}
-			err = b.call(ctx, http.MethodGet, location, nil, "", func(answer *http.Response) error {
+			err = exchange(ctx, http.MethodGet, b.service.base+location, b.data.header(), nil, func(answer *http.Response) error {
 				return json.NewDecoder(answer.Body).Decode(&job)
 			})
 			switch {
@@ -196,23 +196,6 @@ func (b *bench) upload(name string, file []byte) func(context.Context) error {
 		}
 		return err
 	}
-}
-
-func (b *bench) call(ctx context.Context, method, path string, body io.Reader, contentType string, read func(*http.Response) error) error {
-	r, err := http.NewRequestWithContext(ctx, method, b.service.base+path, body)
-	if err != nil {
-		return err
-	}
-	r.Header = b.data.header().Clone()
-	if contentType != "" {
-		r.Header.Set("Content-Type", contentType)
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	return read(answer)
 }
 
 func rowOf(n int) (phone, groups string) {

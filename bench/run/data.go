@@ -164,26 +164,20 @@ func (d *data) fetch(ctx context.Context, url string) (body []byte, etag string,
 }
 
 func (d *data) fetchOnce(ctx context.Context, url string) (body []byte, etag string, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, "", err
-	}
-	r.Header = d.headers[0]
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return nil, "", err
-	}
-	defer answer.Body.Close()
-	if body, err = io.ReadAll(answer.Body); err != nil {
-		return nil, "", err
-	}
-	if answer.StatusCode == http.StatusServiceUnavailable {
-		return nil, "", fmt.Errorf("GET %s: %w: %s", url, errUnavailable, body)
-	}
-	if answer.StatusCode != http.StatusOK || !json.Valid(body) {
-		return nil, "", fmt.Errorf("GET %s: %s", url, answer.Status)
-	}
-	return body, answer.Header.Get("Etag"), nil
+	err = exchange(ctx, http.MethodGet, url, d.headers[0], nil, func(answer *http.Response) (err error) {
+		if body, err = io.ReadAll(answer.Body); err != nil {
+			return err
+		}
+		if answer.StatusCode == http.StatusServiceUnavailable {
+			return fmt.Errorf("GET %s: %w: %s", url, errUnavailable, body)
+		}
+		if answer.StatusCode != http.StatusOK || !json.Valid(body) {
+			return fmt.Errorf("GET %s: %s", url, answer.Status)
+		}
+		etag = answer.Header.Get("Etag")
+		return nil
+	})
+	return body, etag, err
 }
 
 // forget removes the cache's entries of users, as Redis may at any time.

@@ -90,21 +90,16 @@ func (b *bench) measureMixed(ctx context.Context, duration time.Duration, capaci
 }
 
 // metric reads one metric without labels from the service.
-func (b *bench) metric(ctx context.Context, name string) (float64, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, b.service.admin+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return 0, err
-	}
-	defer answer.Body.Close()
-	lines := bufio.NewScanner(answer.Body)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
+func (b *bench) metric(ctx context.Context, name string) (value float64, err error) {
+	err = exchange(ctx, http.MethodGet, b.service.admin+"/metrics", nil, nil, func(answer *http.Response) (err error) {
+		lines := bufio.NewScanner(answer.Body)
+		for lines.Scan() {
+			if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+				value, err = strconv.ParseFloat(text, 64)
+				return err
+			}
 		}
-	}
-	return 0, fmt.Errorf("the service has no metric %s", name)
+		return fmt.Errorf("the service has no metric %s", name)
+	})
+	return value, err
 }

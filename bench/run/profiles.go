@@ -69,22 +69,15 @@ func runProfiles(ctx context.Context, dir string) (err error) {
 }
 
 func download(ctx context.Context, url, path string) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s", url, answer.Status)
-	}
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(file, answer.Body)
-	return errors.Join(err, file.Close())
+	return exchange(ctx, http.MethodGet, url, nil, nil, func(answer *http.Response) error {
+		if answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("GET %s: %s", url, answer.Status)
+		}
+		file, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(file, answer.Body)
+		return errors.Join(err, file.Close())
+	})
 }

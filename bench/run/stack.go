@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -185,6 +187,23 @@ func (s *stack) start(ctx context.Context, name, binary, ready string, environme
 	v.started = time.Since(began)
 	s.servers = append(s.servers, v)
 	return v, nil
+}
+
+// exchange sends one request that is not measured; read gets the answer, whose body ends with it.
+func exchange(ctx context.Context, method, url string, header http.Header, body io.Reader, read func(*http.Response) error) error {
+	r, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return err
+	}
+	if header != nil {
+		r.Header = header
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	return read(answer)
 }
 
 // startService starts a binary of cmd/server as it is deployed: authentication, revocation list, log

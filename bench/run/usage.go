@@ -3,68 +3,47 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/payment-services/accounts/internal/pgtest"
 )
 
 // tick is the unit of CPU time in /proc: USER_HZ, 100 on every Linux that Go runs on.
 const tick = 10 * time.Millisecond
 
-// process is what /proc says of one process.
-type process struct {
-	parent int
-	cpu    time.Duration // user and system, of all its threads
-	waited time.Duration // the same of its children that have ended
-}
-
-func readProcess(pid int) (process, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return process{}, err
-	}
-	// "pid (name) state ppid ...", where the name may hold anything.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	const parent, user, waitedSystem = 1, 11, 14
-	if len(fields) <= waitedSystem {
-		return process{}, fmt.Errorf("/proc/%d/stat is malformed", pid)
+// readCPU returns the CPU time, user and system, of all threads of a process, and of its children that have
+// ended.
+func readCPU(pid int) (own, waited time.Duration, err error) {
+	const user, waitedSystem = 11, 14
+	stat := pgtest.ProcessStat(pid)
+	if len(stat) <= waitedSystem {
+		return 0, 0, fmt.Errorf("process %d has ended", pid)
 	}
 	var ticks [waitedSystem - user + 1]time.Duration
 	for i := range ticks {
-		n, err := strconv.ParseInt(fields[user+i], 10, 64)
+		n, err := strconv.ParseInt(stat[user+i], 10, 64)
 		if err != nil {
-			return process{}, err
+			return 0, 0, err
 		}
 		ticks[i] = time.Duration(n) * tick
 	}
-	ppid, err := strconv.Atoi(fields[parent])
-	return process{parent: ppid, cpu: ticks[0] + ticks[1], waited: ticks[2] + ticks[3]}, err
+	return ticks[0] + ticks[1], ticks[2] + ticks[3], nil
 }
 
 // treeCPU is the CPU time of processes and all their children, also of those that have ended.
 func treeCPU(roots ...int) (time.Duration, error) {
 	var sum time.Duration
 	for _, root := range roots {
-		p, err := readProcess(root)
+		own, waited, err := readCPU(root)
 		if err != nil {
 			return 0, err
 		}
-		sum += p.cpu + p.waited
-	}
-	stats, _ := filepath.Glob("/proc/[0-9]*") // the only error is a bad pattern
-	for _, path := range stats {
-		pid, err := strconv.Atoi(filepath.Base(path))
-		if err != nil {
-			continue
-		}
-		p, err := readProcess(pid)
-		if err != nil {
-			continue // it has just ended
-		}
-		for _, root := range roots {
-			if p.parent == root {
-				sum += p.cpu
+		sum += own + waited
+		for _, child := range pgtest.Children(root) {
+			if own, _, err := readCPU(child); err == nil { // else it has just ended
+				sum += own
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// In a bubble of synctest a sleep waits for nothing: it moves the bubble's clock.
 func TestDeadlineEndsInTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -39,7 +39,7 @@ func endOrphan(ctx context.Context, data string) error {
 
 // endServer ends a postmaster that is not a child of ours: politely first.
 func endServer(ctx context.Context, pid int, data string) error {
-	for _, child := range childrenOf(pid) {
+	for _, child := range Children(pid) {
 		_ = signalPID(child, syscall.SIGCONT)
 	}
 	gone := func() (bool, error) { return !isServerOf(pid, data), nil }

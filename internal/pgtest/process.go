@@ -197,15 +197,16 @@ var launcher = sync.OnceValue(func() chan<- func() {
 	return queue
 })
 
-// childrenOf lists the direct children of a process.
-func childrenOf(parent int) []int {
+// Children lists the direct children of a process.
+func Children(parent int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the only error is a bad pattern
 	var children []int
 	for _, path := range stats {
-		if _, ppid := readStat(path); ppid != strconv.Itoa(parent) {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
 			continue
 		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+		if stat := ProcessStat(pid); stat != nil && stat[1] == strconv.Itoa(parent) {
 			children = append(children, pid)
 		}
 	}
@@ -214,21 +215,22 @@ func childrenOf(parent int) []int {
 
 // running reports whether a process is there and more than a zombie, which holds nothing any more.
 func running(pid int) bool {
-	state, _ := readStat(fmt.Sprintf("/proc/%d/stat", pid))
-	return state != "" && state != "Z" && state != "X"
+	stat := ProcessStat(pid)
+	return stat != nil && stat[0] != "Z" && stat[0] != "X"
 }
 
-// readStat returns the state and the parent of a process, empty for one that has ended. The file can
-// be read for every user's processes, also where a container may not trace them.
-func readStat(path string) (state, parent string) {
-	text, err := os.ReadFile(path)
+// ProcessStat returns what /proc/PID/stat says of a process after its name, the state and the parent
+// first (proc_pid_stat(5), from its third field on), and nil for one that has ended. The file can be read
+// for every user's processes, also where a container may not trace them.
+func ProcessStat(pid int) []string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return "", ""
+		return nil
 	}
 	// "pid (name) state ppid ...", where the name may hold anything.
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	if len(fields) < 2 {
-		return "", ""
+		return nil
 	}
-	return fields[0], fields[1]
+	return fields
 }

@@ -143,7 +143,7 @@ func (s *Server) Thaw() error {
 	if err != nil {
 		return err
 	}
-	for _, pid := range childrenOf(proc.cmd.Process.Pid) {
+	for _, pid := range Children(proc.cmd.Process.Pid) {
 		err = errors.Join(err, signalPID(pid, syscall.SIGCONT))
 	}
 	return errors.Join(err, proc.Signal(syscall.SIGCONT))
@@ -258,7 +258,7 @@ func (s *Server) stop(sig syscall.Signal, grace time.Duration) error {
 		return nil
 	}
 	// A frozen server would not see the signal.
-	for _, pid := range childrenOf(proc.cmd.Process.Pid) {
+	for _, pid := range Children(proc.cmd.Process.Pid) {
 		err = errors.Join(err, signalPID(pid, syscall.SIGCONT))
 	}
 	return errors.Join(err, proc.Signal(syscall.SIGCONT), proc.Stop(sig, grace))
@@ -304,7 +304,7 @@ func freeze(proc *Process) (children []int, err error) {
 	if err := proc.Signal(syscall.SIGSTOP); err != nil {
 		return nil, err
 	}
-	children = childrenOf(proc.cmd.Process.Pid)
+	children = Children(proc.cmd.Process.Pid)
 	for _, pid := range children {
 		err = errors.Join(err, signalPID(pid, syscall.SIGSTOP))
 	}

@@ -14,6 +14,9 @@ import (
 	"github.com/payment-services/accounts/internal/pipeline"
 )
 
+// flights is how many batches may be on their way.
+const flights = 2
+
 // timeout of batches: a busy machine is no broken Redis.
 const timeout = 20 * time.Second
 
@@ -71,6 +74,17 @@ func (b *bed) begin(cmds ...redis.Cmder) {
 	defer b.hold.Unlock()
 }
 
+// occupy holds Redis with as many commands as may be on their way, so that what comes next waits, until
+// hold is unlocked.
+func (b *bed) occupy(t *testing.T) {
+	t.Helper()
+	b.hold.Lock()
+	for range flights {
+		b.echo(t.Context(), "on its way")
+		require.Equal(t, 1, <-b.begun)
+	}
+}
+
 // echo asks for text in the background; the answer, or the error, is sent on the channel.
 func (b *bed) echo(ctx context.Context, text string) <-chan string {
 	answer := make(chan string, 1)
@@ -90,7 +104,7 @@ func TestCommandsThatComeMeanwhileGoTogetherAndKeepTheirAnswers(t *testing.T) {
 	b := newBed(t, timeout)
 	b.hold.Lock()
 	var answers []<-chan string
-	const flights, more = 2, 100 // as many batches as may be on their way, and what comes behind them
+	const more = 100 // behind those on their way
 	for i := range flights {
 		answers = append(answers, b.echo(t.Context(), fmt.Sprint(i)))
 		require.Equal(t, 1, <-b.begun)
@@ -110,11 +124,7 @@ func TestCommandsThatComeMeanwhileGoTogetherAndKeepTheirAnswers(t *testing.T) {
 func TestAnErrorOfOneCommandIsNobodyElses(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
-	b.hold.Lock()
-	for range 2 {
-		b.echo(t.Context(), "first")
-		<-b.begun
-	}
+	b.occupy(t)
 	good := b.echo(t.Context(), "good")
 	bad := redis.NewCmd(t.Context(), "hget", "too few arguments")
 	failed := make(chan error, 1)
@@ -163,11 +173,7 @@ func TestACommandWhoseTurnComesTooLateIsNotSent(t *testing.T) {
 	t.Parallel()
 	const short = 100 * time.Millisecond
 	b := newBed(t, short)
-	b.hold.Lock()
-	for range 2 {
-		b.echo(t.Context(), "on its way")
-		<-b.begun
-	}
+	b.occupy(t)
 	late := b.echo(t.Context(), "late")
 	require.Eventually(t, func() bool { return b.Waiting() == 1 }, timeout, time.Millisecond)
 	queued := time.Now()
@@ -180,11 +186,7 @@ func TestACommandWhoseTurnComesTooLateIsNotSent(t *testing.T) {
 func TestAPanicIsNobodysAnswer(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
-	b.hold.Lock()
-	for range 2 {
-		b.echo(t.Context(), "on its way")
-		<-b.begun
-	}
+	b.occupy(t)
 	const callers = 10
 	outcomes := make(chan any, callers)
 	for range callers {
