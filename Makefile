@@ -30,12 +30,12 @@ MINUTES ?= 10
 .PHONY: test-cache
 test-cache: ## check the cache's histories under random faults: SEED=... MINUTES=... MUTATION=<a guard to switch off>
 	@scripts/install-deps --test
-	go test -v -count=1 -timeout=0 -run=Histories ./test/history -seed=$(SEED) -minutes=$(MINUTES) $(if $(MUTATION),-mutation=$(MUTATION))
+	go test -v -count=1 -timeout=0 -run=Histories ./test/cacheproofs/history -seed=$(SEED) -minutes=$(MINUTES) $(if $(MUTATION),-mutation=$(MUTATION))
 
 .PHONY: mutation
 mutation: ## switch off each guard of the cache protocol in turn; the tests must notice (<= 5 min)
 	@scripts/install-deps --test
-	go run ./test/mutation
+	go run ./test/cacheproofs/mutation
 
 .PHONY: lint
 lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck

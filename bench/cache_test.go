@@ -3,14 +3,10 @@
 package bench
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,9 +16,8 @@ import (
 
 	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/cache"
-	"github.com/payment-services/accounts/internal/identifier"
+	"github.com/payment-services/accounts/internal/core/coretest"
 	"github.com/payment-services/accounts/internal/pgtest"
-	"github.com/payment-services/accounts/internal/postgres"
 )
 
 const users = 1000
@@ -41,33 +36,12 @@ type bed struct {
 func newBed(b *testing.B) *bed {
 	b.Helper()
 	stack := pgtest.Private(b)
-	primary, err := postgres.OpenPrimary(postgres.Config{URL: stack.WriteURL})
-	require.NoError(b, err)
-	b.Cleanup(primary.Close)
-	replica, err := postgres.OpenReplica(postgres.Config{URL: stack.ReadURL})
-	require.NoError(b, err)
-	b.Cleanup(replica.Close)
-	c, err := cache.New(cache.Config{
-		URL: stack.Redis().URL, Primary: primary, Replica: replica, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
-	require.NoError(b, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { c.Run(ctx) })
-	b.Cleanup(func() {
-		cancel()
-		running.Wait()
-		require.NoError(b, c.Close())
-	})
-	parser, err := identifier.NewParser("RU")
-	require.NoError(b, err)
+	c := coretest.Start(b, coretest.Config(stack.WriteURL, stack.ReadURL, stack.Redis().URL))
 	options, err := redis.ParseURL(stack.Redis().URL)
 	require.NoError(b, err)
 	t := &bed{
-		service: accounts.New(accounts.Config{
-			Primary: primary, Cache: c, Parser: parser, UserLife: time.Hour, DictionaryLife: time.Hour,
-		}),
-		cache: c, redis: redis.NewClient(options),
+		service: c.Accounts,
+		cache:   c.Cache, redis: redis.NewClient(options),
 	}
 	b.Cleanup(func() { require.NoError(b, t.redis.Close()) })
 	rows := make([]accounts.BulkRow, users)
@@ -82,7 +56,7 @@ func newBed(b *testing.B) *bed {
 	// The markers of the creation would send every miss to the primary.
 	require.NoError(b, t.redis.Del(b.Context(), "accounts:dirty").Err())
 	require.NoError(b, stack.WaitForReplay(b.Context()))
-	require.Eventually(b, func() bool { return c.Ping(b.Context()) == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(b, func() bool { return c.Cache.Ping(b.Context()) == nil }, 10*time.Second, 10*time.Millisecond)
 	const looks = 1000
 	for range looks {
 		before := t.usage(b)
@@ -204,7 +178,7 @@ func BenchmarkInvalidate100k(b *testing.B) {
 	}
 	before := t.usage(b)
 	for b.Loop() {
-		t.cache.Invalidate(b.Context(), touched, nil)
+		require.NoError(b, t.cache.Invalidate(b.Context(), touched))
 	}
 	after := t.usage(b)
 	entries, err := t.redis.SlowLogGet(b.Context(), 1000).Result()

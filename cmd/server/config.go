@@ -86,9 +86,9 @@ type Core struct {
 	// RedisURL is the cache's Redis, database 1.
 	RedisURL string `env:"REDIS_URL,required,notEmpty"`
 
-	// UserLife and DictionaryLife are how long cached entries live.
-	UserLife       time.Duration `env:"USER_CACHE_TTL" envDefault:"600s"`
-	DictionaryLife time.Duration `env:"DICTIONARY_CACHE_TTL" envDefault:"3h"`
+	// UserTTL and DictionaryTTL are the times to live of cached entries.
+	UserTTL       time.Duration `env:"USER_CACHE_TTL" envDefault:"600s"`
+	DictionaryTTL time.Duration `env:"DICTIONARY_CACHE_TTL" envDefault:"3h"`
 	// PhoneRegion is where phones without a country code are.
 	PhoneRegion string `env:"DEFAULT_PHONE_REGION" envDefault:"RU"`
 

@@ -45,7 +45,7 @@ func TestSecretsMayBeFiles(t *testing.T) {
 	var cfg Config
 	require.NoError(t, load(&cfg))
 	require.Equal(t, "0123456789abcdef0123456789abcdef", cfg.SecretKey)
-	require.Equal(t, 10*time.Minute, cfg.UserLife)
+	require.Equal(t, 10*time.Minute, cfg.UserTTL)
 	require.Equal(t, ":8002", cfg.HTTPAddr)
 
 	t.Setenv("JWT_SECRET_KEY", "another")

@@ -7,73 +7,48 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/payment-services/accounts/db"
-	"github.com/payment-services/accounts/internal/accounts"
-	"github.com/payment-services/accounts/internal/cache"
-	"github.com/payment-services/accounts/internal/identifier"
+	domain "github.com/payment-services/accounts/internal/core"
 	"github.com/payment-services/accounts/internal/postgres"
 )
 
-// core is the domain with everything below it.
+// core is the domain service with everything below it, and the logger.
 type core struct {
+	*domain.Core
 	log      *slog.Logger
 	closeLog func() error
-	primary  *postgres.Primary
-	replica  *postgres.Replica
-	cache    *cache.Cache
-	accounts *accounts.Service
 }
 
-// openCore connects to nothing yet; servers may be down. Without a LOG_DIR the log goes to logTo. All
-// that is wrong with cfg is in one error.
-func openCore(cfg Core, logTo *os.File, metrics prometheus.Registerer) (_ *core, err error) {
-	c := &core{}
+// openCore connects to nothing, so servers may be down. Without a LOG_DIR the log goes to logTo. The error
+// names every problem of cfg.
+func openCore(cfg Core, logTo *os.File, metrics prometheus.Registerer) (*core, error) {
 	var problems []string
-	note := func(name string, err error) {
-		if err != nil {
-			problems = append(problems, name+err.Error())
-		}
+	log, closeLog, err := newLogger(cfg, logTo)
+	if err != nil {
+		problems = append(problems, err.Error())
+		log, closeLog = slog.New(slog.DiscardHandler), func() error { return nil }
 	}
-	c.log, c.closeLog, err = newLogger(cfg, logTo)
-	note("", err)
-	parser, err := identifier.NewParser(cfg.PhoneRegion)
-	note("DEFAULT_PHONE_REGION: ", err)
-	c.primary, err = postgres.OpenPrimary(postgres.Config{URL: cfg.WriteURL, MaxConns: cfg.WriteConns})
-	note("DATABASE_WRITE_URL: ", err)
-	c.replica, err = postgres.OpenReplica(postgres.Config{URL: cfg.ReadURL, MaxConns: cfg.ReadConns})
-	note("DATABASE_READ_URL: ", err)
-	if len(problems) > 0 {
-		return nil, configError(problems)
-	}
-	redis.SetLogger(redisLogger{c.log})
-	c.cache, err = cache.New(cache.Config{
-		URL: cfg.RedisURL, Primary: c.primary, Replica: c.replica, Logger: c.log, Metrics: metrics,
+	redis.SetLogger(redisLogger{log})
+	c, err := domain.Open(domain.Config{
+		Write:    postgres.Config{URL: cfg.WriteURL, MaxConns: cfg.WriteConns},
+		Read:     postgres.Config{URL: cfg.ReadURL, MaxConns: cfg.ReadConns},
+		RedisURL: cfg.RedisURL, PhoneRegion: cfg.PhoneRegion, UserTTL: cfg.UserTTL, DictionaryTTL: cfg.DictionaryTTL,
+		Logger: log, Metrics: metrics,
 	})
 	if err != nil {
-		return nil, configError([]string{"REDIS_URL: " + err.Error()})
+		problems = append(problems, strings.Split(err.Error(), "\n")...)
 	}
-	version, err := db.LatestVersion()
-	if err != nil {
-		return nil, err
+	if problems != nil {
+		return nil, errors.Join(configError(problems), closeLog())
 	}
-	readFunctions, writeFunctions := db.NeededFunctions()
-	c.accounts = accounts.New(accounts.Config{
-		Primary: c.primary, Cache: c.cache, Parser: parser,
-		UserLife: cfg.UserLife, DictionaryLife: cfg.DictionaryLife,
-		SchemaVersion: version, ReadFunctions: readFunctions, WriteFunctions: writeFunctions,
-	})
-	return c, nil
+	return &core{Core: c, log: log, closeLog: closeLog}, nil
 }
 
-func (c *core) close() error {
-	c.primary.Close()
-	c.replica.Close()
-	return errors.Join(c.cache.Close(), c.closeLog())
-}
+func (c *core) close() error { return errors.Join(c.Close(), c.closeLog()) }
 
 // redisLogger keeps go-redis from writing to standard error: what it has to say is in the errors
 // that it returns, too.

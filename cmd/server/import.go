@@ -58,7 +58,7 @@ func importFile(ctx context.Context, args []string, stdout io.Writer) (err error
 	defer func() { err = errors.Join(err, core.close()) }()
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	running.Go(func() { core.cache.Run(background) })
+	running.Go(func() { core.Run(background) })
 	defer running.Wait()
 	defer stop()
 
@@ -71,7 +71,7 @@ func importFile(ctx context.Context, args []string, stdout io.Writer) (err error
 	if err != nil {
 		return err
 	}
-	_, job, err := core.accounts.Upload(ctx, file, info.Size(), accounts.UploadOptions{
+	_, job, err := core.Accounts.Upload(ctx, file, info.Size(), accounts.UploadOptions{
 		BulkOptions: accounts.BulkOptions{OnConflict: choice, DryRun: *dryRun}, Async: true,
 	})
 	if err != nil {
@@ -84,7 +84,7 @@ func importFile(ctx context.Context, args []string, stdout io.Writer) (err error
 	c := done.Counts
 	fmt.Fprintf(stdout, "import %s: %s, %d rows: %d created, %d exist, %d merged, %d in conflict, %d invalid\n",
 		done.ID, done.Phase, done.Total, c.Created, c.Exists, c.Merged, c.Conflict, c.Invalid)
-	if err := printRefused(ctx, core.accounts, done, stdout); err != nil {
+	if err := printRefused(ctx, core.Accounts, done, stdout); err != nil {
 		return err
 	}
 	if c.Conflict+c.Invalid > 0 || done.ErrorCode != "" {
@@ -102,7 +102,7 @@ func finish(ctx context.Context, core *core, job accounts.ImportJob) (accounts.I
 	var lastLook time.Time
 	lastLog := time.Now()
 	for !job.Finished() {
-		worked, err := core.accounts.RunImportChunk(ctx)
+		worked, err := core.Accounts.RunImportChunk(ctx)
 		if err != nil {
 			return job, err
 		}
@@ -110,7 +110,7 @@ func finish(ctx context.Context, core *core, job accounts.ImportJob) (accounts.I
 			continue
 		}
 		lastLook = time.Now()
-		if job, err = core.accounts.Import(ctx, job.ID); err != nil {
+		if job, err = core.Accounts.Import(ctx, job.ID); err != nil {
 			return job, err
 		}
 		switch {

@@ -53,8 +53,8 @@ func serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, core.close()) }()
-	core.primary.Register(registry)
-	core.replica.Register(registry)
+	core.Primary.Register(registry)
+	core.Replica.Register(registry)
 	log := core.log
 
 	authRedis, err := auth.NewRedis(cfg.AuthRedisURL)
@@ -73,11 +73,11 @@ func serve(ctx context.Context) (err error) {
 	}
 	setupCtx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
-	if err := core.cache.CheckSetup(setupCtx, authRedis); err != nil {
+	if err := core.Cache.CheckSetup(setupCtx, authRedis); err != nil {
 		return err
 	}
 	api := httpapi.New(httpapi.Config{
-		Accounts: core.accounts, Auth: verifier, Logger: log, Metrics: registry, DrainDelay: drainDelay,
+		Accounts: core.Accounts, Auth: verifier, Logger: log, Metrics: registry, DrainDelay: drainDelay,
 		MaxUploadBytes: cfg.MaxUploadBytes, UploadExtensions: cfg.UploadExtensions, Origins: cfg.Origins,
 		Limits: httpapi.RateLimits{
 			PerMinute: cfg.RateLimit, NotFoundPerMinute: cfg.NotFoundLimit, TrustedProxies: cfg.TrustedProxies,
@@ -97,8 +97,8 @@ func serve(ctx context.Context) (err error) {
 	// The background work outlives the requests that depend on it.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	running.Go(func() { core.cache.Run(background) })
-	running.Go(func() { core.accounts.RunImports(ctx, log) })
+	running.Go(func() { core.Run(background) })
+	running.Go(func() { core.Accounts.RunImports(ctx, log) })
 	running.Go(func() { verifier.Run(background) })
 	running.Go(func() {
 		if err := admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {

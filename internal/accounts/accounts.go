@@ -16,31 +16,34 @@ import (
 	"github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/errcode"
 	"github.com/payment-services/accounts/internal/identifier"
-	"github.com/payment-services/accounts/internal/postgres"
+	"github.com/payment-services/accounts/internal/outbox"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 // Config is what New needs.
 type Config struct {
-	Primary *postgres.Primary
-	Cache   *cache.Cache // reads go where its protocol sends them
-	Parser  *identifier.Parser
+	Router *routing.Router
+	Cache  *cache.Cache
+	Outbox *outbox.Outbox
+	Parser *identifier.Parser
 
-	UserLife       time.Duration // of cached users and identifiers
-	DictionaryLife time.Duration // of the two cached dictionaries
-	SchemaVersion  int64         // the newest migration that this build knows
+	UserTTL       time.Duration // of cached users and identifiers
+	DictionaryTTL time.Duration // of the two cached dictionaries
+	SchemaVersion int64         // the newest migration that this build knows
 
 	// ReadFunctions and WriteFunctions are the signatures of those that this build calls.
 	ReadFunctions, WriteFunctions []string
 }
 
-// Service answers all questions about accounts. Safe for concurrent use.
+// Service is the domain service. Safe for concurrent use.
 type Service struct {
-	primary *postgres.Primary
-	cache   *cache.Cache
-	parser  *identifier.Parser
+	router *routing.Router
+	cache  *cache.Cache
+	outbox *outbox.Outbox
+	parser *identifier.Parser
 
-	userLife, dictionaryLife time.Duration
-	schema                   *schemaCheck
+	userTTL, dictionaryTTL time.Duration
+	schema                 *schemaCheck
 
 	staged chan struct{} // wakes RunImports
 }
@@ -48,8 +51,8 @@ type Service struct {
 // New returns the service.
 func New(cfg Config) *Service {
 	return &Service{
-		primary: cfg.Primary, cache: cfg.Cache, parser: cfg.Parser,
-		userLife: cfg.UserLife, dictionaryLife: cfg.DictionaryLife,
+		router: cfg.Router, cache: cfg.Cache, outbox: cfg.Outbox, parser: cfg.Parser,
+		userTTL: cfg.UserTTL, dictionaryTTL: cfg.DictionaryTTL,
 		schema: newSchemaCheck(cfg),
 		staged: make(chan struct{}, 1),
 	}
@@ -65,8 +68,8 @@ type Answer struct {
 
 // Origin says where an answer came from.
 type Origin struct {
-	Cache  cache.Status // hit, miss, bypass
-	Source cache.Source // cache, replica, primary
+	Cache  cache.Status   // hit, miss, bypass
+	Server routing.Server // cache, replica, primary
 }
 
 // change is what a write function reports of itself.
@@ -75,37 +78,29 @@ type change struct {
 	outboxID *int64
 }
 
-// write calls one write function and invalidates what it touched, also when nobody knows whether it
-// was committed.
+// write calls one write function and invalidates what it touched, also if the outcome of the commit is
+// unknown.
 func (s *Service) write(ctx context.Context, fn func(context.Context, write.Querier) (change, error)) error {
-	deadline, cancel := context.WithTimeout(ctx, postgres.WriteTimeout)
-	defer cancel()
-	if !s.cache.AwaitCurrent(deadline, postgres.WriteRetryBudget) {
-		return &errcode.Error{
-			Code: errcode.Database, RetryAfter: time.Second,
-			Message: "the database was failed over a moment ago; nothing was changed",
-		}
-	}
 	var made change
-	err := s.primary.Write(deadline, func(ctx context.Context, q write.Querier) (err error) {
+	err := s.router.Write(ctx, func(ctx context.Context, q write.Querier) (err error) {
 		made, err = fn(ctx, q)
 		return err
 	})
 	switch {
 	case err == nil:
-		s.cache.Invalidate(ctx, made.touched, made.outboxID)
+		s.outbox.Invalidate(ctx, made.touched, made.outboxID)
 	case errcode.Of(err) == errcode.OutcomeUnknown:
-		s.cache.Invalidate(ctx, made.touched, nil) // if it was committed, the relay has its row
+		s.outbox.Invalidate(ctx, made.touched, nil) // if it was committed, the relay has its row
 	}
 	return err
 }
 
-// read runs an uncached read that belongs to keys; what is not there becomes missing
-// (nil for lists, which are never missing).
-func (s *Service) read(ctx context.Context, keys []cache.Key, missing error, query cache.Query) (Origin, error) {
-	source, err := s.cache.Read(ctx, keys, query)
+// read runs a query that is not cached and reads data of keys. If there is no row, it returns missing,
+// unless missing is nil (lists).
+func (s *Service) read(ctx context.Context, keys []cache.Key, missing error, query routing.Query) (Origin, error) {
+	server, err := s.cache.Read(ctx, keys, query)
 	if errors.Is(err, pgx.ErrNoRows) && missing != nil {
 		err = missing
 	}
-	return Origin{Cache: cache.Bypass, Source: source}, err
+	return Origin{Cache: cache.Bypass, Server: server}, err
 }

@@ -116,8 +116,8 @@ func (s *Service) UpdateContactType(ctx context.Context, id uuid.UUID, name, onS
 }
 
 func (s *Service) groups(ctx context.Context, tags []string) (cache.Result, error) {
-	want := cache.Want{Life: s.dictionaryLife, Tags: tags}
-	return s.cache.Get(ctx, cache.UserGroupsKey, want, func(ctx context.Context, q read.Querier) (cache.Document, error) {
+	opts := cache.GetOptions{TTL: s.dictionaryTTL, Tags: tags}
+	return s.cache.Get(ctx, cache.UserGroupsKey, opts, func(ctx context.Context, q read.Querier) (cache.Document, error) {
 		rows, err := q.ListUserGroupsV1(ctx)
 		if err != nil {
 			return cache.Document{}, err
@@ -129,8 +129,8 @@ func (s *Service) groups(ctx context.Context, tags []string) (cache.Result, erro
 }
 
 func (s *Service) contactTypes(ctx context.Context, tags []string) (cache.Result, error) {
-	want := cache.Want{Life: s.dictionaryLife, Tags: tags}
-	return s.cache.Get(ctx, cache.ContactTypesKey, want, func(ctx context.Context, q read.Querier) (cache.Document, error) {
+	opts := cache.GetOptions{TTL: s.dictionaryTTL, Tags: tags}
+	return s.cache.Get(ctx, cache.ContactTypesKey, opts, func(ctx context.Context, q read.Querier) (cache.Document, error) {
 		rows, err := q.ListContactTypesV1(ctx)
 		if err != nil {
 			return cache.Document{}, err
@@ -163,7 +163,7 @@ func pick[T any](r cache.Result, missing error, match func(T) bool) (T, Origin, 
 	}
 	for _, item := range l.Items {
 		if match(item) {
-			return item, Origin{Cache: r.Status, Source: r.Source}, nil
+			return item, Origin{Cache: r.Status, Server: r.Server}, nil
 		}
 	}
 	return none, Origin{}, missing

@@ -67,7 +67,7 @@ func found(meta, identifier string) bool {
 func answer(r cache.Result, suffix string) Answer {
 	return Answer{
 		Body: r.Body, ETag: `"` + r.ETag + suffix + `"`, NotModified: r.NotModified,
-		Origin: Origin{Cache: r.Status, Source: r.Source},
+		Origin: Origin{Cache: r.Status, Server: r.Server},
 	}
 }
 

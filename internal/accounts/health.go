@@ -42,11 +42,11 @@ func (s *Service) Health(ctx context.Context) Health {
 		writeErr, replicaErr, redisErr error
 	)
 	asking.Go(func() {
-		primary, writeErr = s.primary.Position(ctx)
+		primary, writeErr = s.router.PrimaryPosition(ctx)
 		onPrimary = s.schema.primary.check(ctx, writeErr)
 	})
 	asking.Go(func() {
-		replica, replicaErr = s.cache.ReplicaPosition(ctx)
+		replica, replicaErr = s.router.ReplicaPosition(ctx)
 		onReplica = s.schema.replica.check(ctx, replicaErr)
 	})
 	asking.Go(func() { redisErr = s.cache.Ping(ctx) })

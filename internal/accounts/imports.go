@@ -56,7 +56,7 @@ type ImportRow struct {
 func (s *Service) Import(ctx context.Context, id uuid.UUID) (ImportJob, error) {
 	var row read.ImportJobV1
 	// Progress is asked for right after it was made: a replica would be behind.
-	err := s.cache.Primary(ctx, func(ctx context.Context, q read.Querier) (err error) {
+	err := s.router.ReadPrimary(ctx, func(ctx context.Context, q read.Querier) (err error) {
 		row, err = q.GetImportJobV1(ctx, id)
 		return err
 	})
@@ -70,7 +70,7 @@ func (s *Service) Import(ctx context.Context, id uuid.UUID) (ImportJob, error) {
 func (s *Service) ImportRows(ctx context.Context, id uuid.UUID, each func(ImportRow) error) error {
 	for after := int32(0); ; {
 		var rows []read.ImportRowV1
-		err := s.cache.Primary(ctx, func(ctx context.Context, q read.Querier) (err error) {
+		err := s.router.ReadPrimary(ctx, func(ctx context.Context, q read.Querier) (err error) {
 			rows, err = q.ListImportRowsV1(ctx, importPage, id, after)
 			return err
 		})

@@ -10,6 +10,7 @@ import (
 	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/errcode"
 	"github.com/payment-services/accounts/internal/identifier"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 // The outcomes of one item of a lookup.
@@ -66,12 +67,12 @@ func (s *Service) Lookup(ctx context.Context, texts []string) ([]LookupResult, O
 		return nil, Origin{}, err
 	}
 	// What a replica does not have is unknown, and whom it has may have been written just now.
-	if origin.Source == cache.FromReplica && (len(found) < len(canonical) || s.cache.Dirty(ctx, found)) {
+	if origin.Server == routing.FromReplica && (len(found) < len(canonical) || s.cache.Dirty(ctx, found)) {
 		for _, i := range index {
 			results[i].Status, results[i].User = LookupNotFound, nil
 		}
-		origin.Source = cache.FromPrimary
-		err = s.cache.Primary(ctx, query)
+		origin.Server = routing.FromPrimary
+		err = s.router.ReadPrimary(ctx, query)
 	}
 	return results, origin, err
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/accounts"
-	"github.com/payment-services/accounts/internal/cache"
 	"github.com/payment-services/accounts/internal/errcode"
 	"github.com/payment-services/accounts/internal/identifier"
 	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 // statuses returns "status matched_by" of the results of a lookup.
@@ -72,7 +72,7 @@ func TestLookupAfterAWrite(t *testing.T) {
 		// A cache that has just begun trusts the primary only, for as long as these markers live.
 		require.NoError(t, client.Del(t.Context(), "accounts:dirty").Err())
 		_, origin, err := p.Lookup(t.Context(), []string{phone(1)})
-		return err == nil && origin.Source == cache.FromReplica
+		return err == nil && origin.Server == routing.FromReplica
 	}, waitLimit, pollTick)
 	require.NoError(t, s.Cluster.PauseReplay(t.Context()))
 	t.Cleanup(func() { _ = s.Cluster.ResumeReplay(t.Context()) })
@@ -85,7 +85,7 @@ func TestLookupAfterAWrite(t *testing.T) {
 	for _, identifiers := range [][]string{{phone(1)}, {old.String()}, {phone(2)}, {fresh.String()}, {phone(3)}, {phone(1), phone(2), phone(3)}} {
 		results, origin, err := p.Lookup(t.Context(), identifiers)
 		require.NoError(t, err)
-		require.Equal(t, cache.FromPrimary, origin.Source)
+		require.Equal(t, routing.FromPrimary, origin.Server)
 		for i, r := range results {
 			require.Equal(t, accounts.LookupFound, r.Status)
 			if identifiers[i] == phone(1) || identifiers[i] == old.String() {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -16,13 +15,10 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/stretchr/testify/require"
 
-	"github.com/payment-services/accounts/db"
 	"github.com/payment-services/accounts/internal/accounts"
-	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/core/coretest"
 	"github.com/payment-services/accounts/internal/errcode"
-	"github.com/payment-services/accounts/internal/identifier"
 	"github.com/payment-services/accounts/internal/pgtest"
-	"github.com/payment-services/accounts/internal/postgres"
 )
 
 const (
@@ -47,31 +43,11 @@ type process struct {
 // newProcess starts a process; several may share a database.
 func newProcess(t *testing.T, d *pgtest.DB) *process {
 	t.Helper()
-	primary, err := postgres.OpenPrimary(postgres.Config{URL: d.WriteURL, MaxConns: 4})
-	require.NoError(t, err)
-	t.Cleanup(primary.Close)
-	replica, err := postgres.OpenReplica(postgres.Config{URL: d.ReadURL, MaxConns: 4})
-	require.NoError(t, err)
-	t.Cleanup(replica.Close)
-	c, err := cache.New(cache.Config{
-		URL: d.Redis().URL, Primary: primary, Replica: replica, Logger: slog.New(slog.DiscardHandler),
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	background(t, c.Run)
-	require.Eventually(t, func() bool { return c.Ping(t.Context()) == nil }, waitLimit, pollTick)
-	parser, err := identifier.NewParser("RU")
-	require.NoError(t, err)
+	c := coretest.Start(t, coretest.Config(d.WriteURL, d.ReadURL, d.Redis().URL))
 	super, err := pgx.Connect(t.Context(), d.SuperURL)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = super.Close(context.Background()) })
-	version, err := db.LatestVersion()
-	require.NoError(t, err)
-	readFunctions, writeFunctions := db.NeededFunctions()
-	return &process{t: t, super: super, Service: accounts.New(accounts.Config{
-		Primary: primary, Cache: c, Parser: parser, UserLife: time.Hour, DictionaryLife: time.Hour,
-		SchemaVersion: version, ReadFunctions: readFunctions, WriteFunctions: writeFunctions,
-	})}
+	return &process{t: t, super: super, Service: c.Accounts}
 }
 
 // background runs run until the test ends.

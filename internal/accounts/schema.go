@@ -11,9 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/payment-services/accounts/internal/cache"
 	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/postgres"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 const (
@@ -53,7 +53,7 @@ type schemaAnswer struct {
 
 // poolFunctions are those that one pool's login must be able to call.
 type poolFunctions struct {
-	ask        func(context.Context, cache.Query) error
+	ask        func(context.Context, routing.Query) error
 	signatures []string
 	life       time.Duration
 
@@ -65,9 +65,9 @@ type poolFunctions struct {
 func newSchemaCheck(cfg Config) *schemaCheck {
 	return &schemaCheck{
 		known:   cfg.SchemaVersion,
-		replica: &poolFunctions{ask: cfg.Cache.Replica, signatures: cfg.ReadFunctions, life: schemaLife},
+		replica: &poolFunctions{ask: cfg.Router.ReadReplica, signatures: cfg.ReadFunctions, life: schemaLife},
 		primary: &poolFunctions{
-			ask: cfg.Cache.Primary, signatures: slices.Concat(cfg.ReadFunctions, cfg.WriteFunctions), life: schemaLife,
+			ask: cfg.Router.ReadPrimary, signatures: slices.Concat(cfg.ReadFunctions, cfg.WriteFunctions), life: schemaLife,
 		},
 	}
 }

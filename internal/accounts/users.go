@@ -16,6 +16,7 @@ import (
 	"github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/errcode"
 	"github.com/payment-services/accounts/internal/identifier"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 // User is a user as lists give it, without groups and contacts.
@@ -181,9 +182,9 @@ func (s *Service) UpdateUser(ctx context.Context, id uuid.UUID, p UserPatch) (An
 }
 
 // userDocument is the one document of a user, from the cache or loaded.
-func (s *Service) userDocument(ctx context.Context, id uuid.UUID, tags []string, seed *cache.Seed) (cache.Result, error) {
-	want := cache.Want{Life: s.userLife, Tags: tags, Seed: seed}
-	return s.cache.Get(ctx, cache.UserKey(id), want, func(ctx context.Context, q read.Querier) (cache.Document, error) {
+func (s *Service) userDocument(ctx context.Context, id uuid.UUID, tags []string, prefetched *cache.Prefetched) (cache.Result, error) {
+	opts := cache.GetOptions{TTL: s.userTTL, Tags: tags, Prefetched: prefetched}
+	return s.cache.Get(ctx, cache.UserKey(id), opts, func(ctx context.Context, q read.Querier) (cache.Document, error) {
 		u, err := q.GetUserDetailV1(ctx, id)
 		if err != nil {
 			return cache.Document{}, err
@@ -203,14 +204,14 @@ func (s *Service) userByUUID(ctx context.Context, id uuid.UUID, tags []string, s
 // userByMapping goes from the identifier to the user id to the document. The document must list the
 // identifier: the mapping may be older than it.
 func (s *Service) userByMapping(ctx context.Context, ident identifier.Identifier, tags []string, suffix string) (Answer, error) {
-	var passing cache.Document // a miss reads the whole user anyway
-	want := cache.Want{Life: s.userLife, Negative: true}
-	mapping, err := s.cache.Get(ctx, cache.IdentifierKey(ident), want, func(ctx context.Context, q read.Querier) (cache.Document, error) {
+	var loadedUser cache.Document // a miss reads the whole user; userDocument need not read it again
+	opts := cache.GetOptions{TTL: s.userTTL, Negative: true}
+	mapping, err := s.cache.Get(ctx, cache.IdentifierKey(ident), opts, func(ctx context.Context, q read.Querier) (cache.Document, error) {
 		u, err := q.GetUserByIdentifierV1(ctx, ident.Canonical)
 		if err != nil {
 			return cache.Document{}, err
 		}
-		if passing, err = renderUser(matchedUser(u)); err != nil {
+		if loadedUser, err = renderUser(matchedUser(u)); err != nil {
 			return cache.Document{}, err
 		}
 		return cache.Document{Body: []byte(u.ID.String()), ETag: "id"}, nil
@@ -222,18 +223,18 @@ func (s *Service) userByMapping(ctx context.Context, ident identifier.Identifier
 	if err != nil {
 		return Answer{}, fmt.Errorf("cache: an identifier's entry holds no uuid: %w", err)
 	}
-	var seed *cache.Seed
-	if passing.Body != nil {
-		seed = mapping.Seed(passing)
+	var prefetched *cache.Prefetched
+	if loadedUser.Body != nil {
+		prefetched = mapping.Prefetch(loadedUser)
 	}
-	r, err := s.userDocument(ctx, id, tags, seed)
+	r, err := s.userDocument(ctx, id, tags, prefetched)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Answer{}, err
 	}
 	if err == nil && found(r.Meta, string(ident.Kind)+":"+ident.Canonical) {
 		a := answer(r, suffix)
 		if mapping.Status != cache.Hit && a.Cache == cache.Hit {
-			a.Origin = Origin{Cache: mapping.Status, Source: mapping.Source}
+			a.Origin = Origin{Cache: mapping.Status, Server: mapping.Server}
 		}
 		return a, nil
 	}
@@ -244,12 +245,12 @@ func (s *Service) userByMapping(ctx context.Context, ident identifier.Identifier
 	if err != nil {
 		return Answer{}, err
 	}
-	return answer(cache.Result{Document: d, Status: cache.Miss, Source: cache.FromPrimary}, suffix).notModified(tags, d.ETag), nil
+	return answer(cache.Result{Document: d, Status: cache.Miss, Server: routing.FromPrimary}, suffix).notModified(tags, d.ETag), nil
 }
 
 func (s *Service) userOnPrimary(ctx context.Context, query func(context.Context, read.Querier) (read.UserDetailV1, error)) (cache.Document, error) {
 	var u read.UserDetailV1
-	err := s.cache.Primary(ctx, func(ctx context.Context, q read.Querier) (err error) {
+	err := s.router.ReadPrimary(ctx, func(ctx context.Context, q read.Querier) (err error) {
 		u, err = query(ctx, q)
 		return err
 	})
@@ -265,7 +266,7 @@ func writtenUser(row write.UserWriteV1) (Answer, error) {
 		Profile: row.Profile, Version: row.Version, Groups: row.Groups, Contacts: row.Contacts,
 		Identifiers: row.Identifiers, Dependencies: row.Dependencies,
 	})
-	return answer(cache.Result{Document: d, Status: cache.Bypass, Source: cache.FromPrimary}, ""), err
+	return answer(cache.Result{Document: d, Status: cache.Bypass, Server: routing.FromPrimary}, ""), err
 }
 
 func matchedUser(u read.UserMatchV1) read.UserDetailV1 {

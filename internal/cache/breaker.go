@@ -9,24 +9,18 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/payment-services/accounts/internal/dbgen/read"
+	"github.com/payment-services/accounts/internal/mutation"
 )
 
-const (
-	// How often Redis is tried while it is away.
-	recoverInterval = 100 * time.Millisecond
-	// How often this process attaches, as a backstop to the attachment of every new connection.
-	attachInterval = time.Second
-	// One attempt to come back, the draining of the outbox included, may take this long.
-	recoverTimeout = 30 * time.Second
-)
+// attachInterval is the pause between two attachments. Every new connection attaches too; the interval
+// covers a Redis that changed behind an open connection.
+const attachInterval = time.Second
 
-// breaker keeps reads away from Redis from its first error until this process has attached again and
-// the outbox is drained: before that, an entry may be older than a write whose invalidation Redis
-// missed.
+// breaker keeps reads away from Redis, from its first error until Resume. Before Resume, the outbox must
+// be drained: until then an entry may be older than a write whose invalidation Redis missed.
 type breaker struct {
 	closed  atomic.Bool
-	tripped chan struct{} // wakes the recovery
+	tripped chan struct{} // capacity 1
 }
 
 func newBreaker() *breaker {
@@ -35,8 +29,9 @@ func newBreaker() *breaker {
 	return b
 }
 
-func (b *breaker) open() bool { return !b.closed.Load() && guard("breaker") }
+func (b *breaker) open() bool { return !b.closed.Load() && mutation.Point("breaker") }
 
+// trip opens the breaker and reports whether it was closed.
 func (b *breaker) trip() bool {
 	was := b.closed.Swap(false)
 	select {
@@ -46,98 +41,45 @@ func (b *breaker) trip() bool {
 	return was
 }
 
-// noteRedis opens the breaker if err says that Redis is away or unfit. A caller whose own time is up
-// and a full Redis that refuses to store say neither.
-func (c *Cache) noteRedis(ctx context.Context, err error) {
+// Suspended delivers a value when reads stop using Redis: at the start, and after an error of Redis. Its
+// one receiver calls Attach, drains the outbox, and calls Resume (internal/outbox does).
+func (c *Cache) Suspended() <-chan struct{} { return c.breaker.tripped }
+
+// Bypassed reports whether reads go to the database and do not use Redis.
+func (c *Cache) Bypassed() bool { return c.breaker.open() }
+
+// Resume makes reads use Redis again. Every invalidation that was committed before the call must have
+// been done.
+func (c *Cache) Resume() {
+	c.breaker.closed.Store(true)
+	c.log.Info("cache: redis is in use")
+}
+
+// recordRedisError opens the breaker if err shows that Redis does not work. An error that comes from the
+// caller's own deadline, and a full Redis that refuses to store, do not open it.
+func (c *Cache) recordRedisError(ctx context.Context, err error) {
 	if err == nil || ctx.Err() != nil || errors.Is(err, redis.Nil) ||
-		strings.Contains(err.Error(), "OOM ") { // go-redis has no typed error for it
+		strings.Contains(err.Error(), "OOM ") { // go-redis has no type for this error
 		return
 	}
 	if c.breaker.trip() {
-		c.log.WarnContext(ctx, "cache: redis is away, reads go to the database", "error", err)
+		c.log.WarnContext(ctx, "cache: redis does not work, reads go to the database", "error", err)
 	}
 }
 
-// recoverWhenOpen brings the cache back whenever it was tripped.
-func (c *Cache) recoverWhenOpen(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.breaker.tripped:
-		}
-		for c.recover(ctx) != nil {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(recoverInterval):
-			}
-		}
-	}
-}
-
-// recover attaches, waits until every outbox row that was there has been relayed, and closes the
-// breaker. Rows are compared by age, so that new writes of others do not hold it up.
-func (c *Cache) recover(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
-	defer cancel()
-	started := time.Now()
-	if _, err := c.source.sample(ctx); err != nil {
-		return err
-	}
-	if err := c.attach(ctx); err != nil {
-		return err
-	}
-	for guard("barrier") {
-		relayed, err := c.relay(ctx, 0)
-		if err != nil {
-			return err
-		}
-		if relayed > 0 {
-			continue
-		}
-		var oldest time.Duration
-		if err := c.Primary(ctx, func(ctx context.Context, q read.Querier) error {
-			status, err := q.GetCacheOutboxStatusV1(ctx)
-			oldest = time.Duration(status.OldestAgeMs) * time.Millisecond
-			return err
-		}); err != nil {
-			return err
-		}
-		if oldest < time.Since(started) {
-			break
-		}
-		select { // another process's relay is at it
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(recoverInterval / 5):
-		}
-	}
-	c.breaker.closed.Store(true)
-	c.log.Info("cache: redis is in use")
-	return nil
-}
-
-// follow samples the primary's position, attaches when its timeline changed, and attaches every
-// second anyway.
-func (c *Cache) follow(ctx context.Context) {
-	tick := time.NewTicker(sampleInterval)
+// attachRegularly attaches every second, and at once when the primary's timeline changed.
+func (c *Cache) attachRegularly(ctx context.Context) {
+	tick := time.NewTicker(attachInterval)
 	defer tick.Stop()
-	var attachedAt time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-c.router.Changed():
 		case <-tick.C:
 		}
-		changed, err := c.source.sample(ctx)
-		if err != nil {
-			c.log.DebugContext(ctx, "cache: the primary gave no position", "error", err)
+		if !c.breaker.open() {
+			c.recordRedisError(ctx, c.Attach(ctx))
 		}
-		if c.breaker.open() || !changed && time.Since(attachedAt) < attachInterval {
-			continue
-		}
-		attachedAt = time.Now()
-		c.noteRedis(ctx, c.attach(ctx))
 	}
 }

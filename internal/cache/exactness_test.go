@@ -74,7 +74,7 @@ func (c catalog) dead(t *testing.T, p *process) map[cache.Key]bool {
 	}
 	dead := map[cache.Key]bool{}
 	for _, key := range keys {
-		_, err := p.Get(t.Context(), key, cache.Want{Life: life}, func(context.Context, readQuerier) (cache.Document, error) {
+		_, err := p.Get(t.Context(), key, cache.GetOptions{TTL: ttl}, func(context.Context, readQuerier) (cache.Document, error) {
 			return cache.Document{}, errLoaded
 		})
 		dead[key] = errors.Is(err, errLoaded)

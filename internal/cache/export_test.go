@@ -5,26 +5,21 @@ import (
 	"slices"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/payment-services/accounts/internal/pipeline"
 	"github.com/payment-services/accounts/internal/postgres"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
-// What the tests of this package, which are outside it because they also use internal/accounts, see
-// of its inside. Time is not waited for: PassTime makes everything that is measured older.
+// The tests of this package are in package cache_test, because they also use internal/accounts. This file
+// exports what they need. They do not wait for time to pass: AgeMarkers makes markers older.
 
 const (
-	Format       = format
-	ProofAge     = proofAge
-	DirtyLife    = dirtyLife
-	LeaseLife    = leaseLife
-	SeedLife     = seedLife
-	NegativeLife = negativeLife
-	AwaitRelay   = awaitRelay
-	RelayMinAge  = relayMinAge
-	RelayKeys    = relayKeys
+	Format        = format
+	LeaseTTL      = leaseTTL
+	PrefetchedTTL = prefetchedTTL
+	NegativeTTL   = negativeTTL
 
 	GenKey   = genKey
 	DirtyKey = dirtyKey
@@ -42,40 +37,12 @@ func (c *Cache) BePatient(patience time.Duration) {
 	c.invalidateTimeout = patience
 }
 
-// Attach is what a process does when it starts, without the draining of the outbox, which tests that
-// share a database must leave to each other.
-func (c *Cache) Attach(ctx context.Context) error {
-	if _, err := c.source.sample(ctx); err != nil {
-		return err
-	}
-	err := c.attach(ctx)
-	c.breaker.closed.Store(err == nil)
-	return err
-}
+// SetInUse opens or closes the breaker without draining the outbox, which tests that share a database
+// must leave to each other.
+func (c *Cache) SetInUse(inUse bool) { c.breaker.closed.Store(inUse) }
 
-// Recover is one attempt of the recovery.
-func (c *Cache) Recover(ctx context.Context) error { return c.recover(ctx) }
-
-// Sample asks the primary for its position.
-func (c *Cache) Sample(ctx context.Context) error {
-	_, err := c.source.sample(ctx)
-	return err
-}
-
-// Believe makes pos, of this moment, the only sample.
-func (c *Cache) Believe(pos postgres.Position) {
-	c.source.mu.Lock()
-	defer c.source.mu.Unlock()
-	c.source.samples = []sample{{at: time.Now(), pos: pos}}
-}
-
-// PassTime makes the samples of this process and the markers in its Redis older by d.
-func (c *Cache) PassTime(ctx context.Context, d time.Duration) error {
-	c.source.mu.Lock()
-	defer c.source.mu.Unlock()
-	for i := range c.source.samples {
-		c.source.samples[i].at = c.source.samples[i].at.Add(-d)
-	}
+// AgeMarkers makes the dirty markers in Redis older by d.
+func (c *Cache) AgeMarkers(ctx context.Context, d time.Duration) error {
 	members, err := c.redis.ZRange(ctx, dirtyKey, 0, -1).Result()
 	for _, m := range members {
 		if err == nil {
@@ -83,34 +50,6 @@ func (c *Cache) PassTime(ctx context.Context, d time.Duration) error {
 		}
 	}
 	return err
-}
-
-// BreakerOpen reports whether reads bypass Redis.
-func (c *Cache) BreakerOpen() bool { return !c.breaker.closed.Load() }
-
-// Relay is one run of the outbox's relay.
-func (c *Cache) Relay(ctx context.Context, minAge time.Duration) (int, error) {
-	return c.relay(ctx, minAge)
-}
-
-// Count returns the sum of one of the counters: requests, loads or refusals with a label, or deferred.
-func (c *Cache) Count(counter, label string) int {
-	var m dto.Metric
-	var err error
-	switch counter {
-	case "requests":
-		err = c.metrics.requests.WithLabelValues(label).Write(&m)
-	case "loads":
-		err = c.metrics.loads.WithLabelValues(label).Write(&m)
-	case "refusals":
-		err = c.metrics.refusals.WithLabelValues(label).Write(&m)
-	case "deferred":
-		err = c.metrics.deferred.Write(&m)
-	}
-	if err != nil {
-		panic(err)
-	}
-	return int(m.GetCounter().GetValue())
 }
 
 // Redis returns the client, for looks at what is stored.
@@ -151,7 +90,7 @@ func (h scriptHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 // RunRead runs READ as a process of some format.
 func (c *Cache) RunRead(ctx context.Context, key Key, token, format string, tags ...string) ([]any, error) {
-	args := []any{token, leaseLife.Milliseconds(), format}
+	args := []any{token, leaseTTL.Milliseconds(), format}
 	for _, tag := range tags {
 		args = append(args, tag)
 	}
@@ -162,10 +101,10 @@ func (c *Cache) RunRead(ctx context.Context, key Key, token, format string, tags
 type Filling struct {
 	Token, Format string
 	Seq           int64
-	Source        Source
+	Server        routing.Server
 	System        int64
 	Timeline      int
-	Life          time.Duration
+	TTL           time.Duration
 	Document
 }
 
@@ -176,8 +115,8 @@ func (c *Cache) RunFill(ctx context.Context, key Key, f Filling) (string, error)
 	if f.Format != "" {
 		head = "V" + f.Format + head[len("V"+format):]
 	}
-	args := []any{f.Token, f.Seq, string(f.Source),
-		clusterName(postgres.Position{SystemIdentifier: f.System, Timeline: int32(f.Timeline)}), head, f.Life.Milliseconds(), f.Meta + "\n" + string(f.Body)}
+	args := []any{f.Token, f.Seq, string(f.Server),
+		routing.ClusterName(postgres.Position{SystemIdentifier: f.System, Timeline: int32(f.Timeline)}), head, f.TTL.Milliseconds(), f.Meta + "\n" + string(f.Body)}
 	for _, dep := range deps {
 		args = append(args, dep)
 	}
@@ -187,7 +126,7 @@ func (c *Cache) RunFill(ctx context.Context, key Key, f Filling) (string, error)
 // RunInvalidate runs INVALIDATE.
 func (c *Cache) RunInvalidate(ctx context.Context, touched ...string) (string, error) {
 	keys, deps := split(touched)
-	args := []any{dirtyLife.Milliseconds()}
+	args := []any{DirtyTTL.Milliseconds()}
 	for _, dep := range deps {
 		args = append(args, dep)
 	}
@@ -196,8 +135,5 @@ func (c *Cache) RunInvalidate(ctx context.Context, touched ...string) (string, e
 
 // RunAttach runs ATTACH.
 func (c *Cache) RunAttach(ctx context.Context, runID string, system int64, timeline int) (string, error) {
-	return c.scripts.attach.Run(ctx, c.redis, []string{genKey, dirtyKey}, runID, system, timeline, dirtyLife.Milliseconds()).Text()
+	return c.scripts.attach.Run(ctx, c.redis, []string{genKey, dirtyKey}, runID, system, timeline, DirtyTTL.Milliseconds()).Text()
 }
-
-// Follow makes pos what this process knows of its primary.
-func (c *Cache) Follow(pos postgres.Position) { c.source.known.Store(&pos) }

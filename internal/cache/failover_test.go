@@ -10,6 +10,7 @@ import (
 
 	"github.com/payment-services/accounts/internal/cache"
 	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 // What the primary had acknowledged and not yet sent is lost with it. The new primary's world is the
@@ -31,7 +32,7 @@ func TestPromotionLosesTheTail(t *testing.T) {
 	require.NoError(t, follows.Attach(ctx))
 	follows.later(t)
 	require.NoError(t, s.WaitForReplay(ctx)) // of what the server itself may have written
-	require.Equal(t, cache.FromReplica, follows.answer(t, id).Source)
+	require.Equal(t, routing.FromReplica, follows.answer(t, id).Server)
 
 	// The standby receives nothing any more.
 	execute(t, onStandby(s.SuperURL), "ALTER SYSTEM SET primary_conninfo = ''")

@@ -55,7 +55,7 @@ func createdAfterNotFound(t *testing.T, w *world) {
 	require.Equal(t, loads, a.Count("loads", "primary"), "it is kept")
 	ttl, err := a.Redis().PTTL(t.Context(), phoneKey(phone).Physical()).Result()
 	require.NoError(t, err)
-	require.LessOrEqual(t, ttl, cache.NegativeLife)
+	require.LessOrEqual(t, ttl, cache.NegativeTTL)
 	require.Positive(t, ttl)
 
 	id, _, err := b.service.CreateUser(t.Context(), accounts.NewUser{
@@ -118,7 +118,7 @@ func seeded(t *testing.T, w *world, write func(b *process, u user)) (body string
 	u = w.user(t)
 	read := a.stopBefore("READ", cache.UserKey(u.id))
 	w.attach(t, a)
-	a.Believe(unreachable(w))
+	a.believe(unreachable(w))
 	reader := async(t, func() (string, error) { return a.byPhone(u.phone) })
 	read.await(t)
 	write(b, u)

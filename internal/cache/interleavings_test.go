@@ -13,6 +13,7 @@ import (
 	"github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/pgtest"
 	"github.com/payment-services/accounts/internal/postgres"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 // TestInterleavings holds the orders of events in which a cache over a lagging replica goes wrong.
@@ -133,7 +134,7 @@ func (w *world) attach(t *testing.T, p *process) *process {
 	t.Helper()
 	require.NoError(t, p.Attach(t.Context()))
 	require.NoError(t, p.PassTime(t.Context(), afterMarkers))
-	p.Believe(w.stopped)
+	p.believe(w.stopped)
 	return p
 }
 
@@ -162,7 +163,7 @@ func provenReplica(t *testing.T, w *world) {
 	a, b := w.pair(t)
 	u := w.user(t)
 	r := a.answer(t, u.id)
-	require.Equal(t, cache.FromReplica, r.Source)
+	require.Equal(t, routing.FromReplica, r.Server)
 	require.Equal(t, cache.Miss, r.Status)
 	for _, p := range []*process{a, b} {
 		again := p.answer(t, u.id)
@@ -179,7 +180,7 @@ func writeKillsEntry(t *testing.T, w *world) {
 	b.invalidate(b.setProfile(t, u.id, "new"))
 	r := a.answer(t, u.id)
 	require.Contains(t, string(r.Body), "new")
-	require.Equal(t, cache.FromPrimary, r.Source)
+	require.Equal(t, routing.FromPrimary, r.Server)
 	require.Equal(t, cache.Hit, b.answer(t, u.id).Status, "what came from the primary is kept")
 }
 
@@ -204,7 +205,7 @@ func twoFormats(t *testing.T, w *world) {
 		require.NoError(t, err)
 		require.Equal(t, "MISS", reply[0], "an entry of this format")
 		answer, err := p.RunFill(ctx, key, cache.Filling{
-			Token: "theirs", Format: "2", Seq: reply[1].(int64), Source: cache.FromPrimary, System: w.stopped.SystemIdentifier, Timeline: 1, Life: life,
+			Token: "theirs", Format: "2", Seq: reply[1].(int64), Server: routing.FromPrimary, System: w.stopped.SystemIdentifier, Timeline: 1, TTL: ttl,
 			Document: cache.Document{ETag: "theirs", Body: []byte("another layout")},
 		})
 		require.NoError(t, err)
@@ -227,7 +228,7 @@ func laggingReplica(t *testing.T, w *world) {
 	b.invalidate(b.setProfile(t, u.id, "new"))
 	r := a.answer(t, u.id)
 	require.Contains(t, string(r.Body), "new")
-	require.Equal(t, cache.FromPrimary, r.Source)
+	require.Equal(t, routing.FromPrimary, r.Server)
 }
 
 func lagLongerThanMarker(t *testing.T, w *world) {
@@ -237,7 +238,7 @@ func lagLongerThanMarker(t *testing.T, w *world) {
 	a.later(t)
 	r := a.answer(t, u.id)
 	require.Contains(t, string(r.Body), "new")
-	require.Equal(t, cache.FromPrimary, r.Source)
+	require.Equal(t, routing.FromPrimary, r.Server)
 }
 
 func oldSample(t *testing.T, w *world) {
@@ -251,15 +252,15 @@ func oldSample(t *testing.T, w *world) {
 func uncachedReads(t *testing.T, w *world) {
 	a, b := w.pair(t)
 	u := w.user(t)
-	contacts := func() (string, cache.Source) {
+	contacts := func() (string, routing.Server) {
 		list, origin, err := a.service.UserContacts(t.Context(), u.id, false)
 		require.NoError(t, err)
 		require.NotEmpty(t, list)
-		return list[len(list)-1].Value, origin.Source
+		return list[len(list)-1].Value, origin.Server
 	}
 	value, source := contacts()
 	require.Equal(t, u.phone, value)
-	require.Equal(t, cache.FromReplica, source)
+	require.Equal(t, routing.FromReplica, source)
 
 	b.invalidate(b.commit(t, func(ctx context.Context, q write.Querier) (change, error) {
 		row, err := q.AddContactV1(ctx, write.AddContactV1Params{
@@ -269,7 +270,7 @@ func uncachedReads(t *testing.T, w *world) {
 	}))
 	value, source = contacts()
 	require.Equal(t, "login"+u.phone[1:]+"x", value)
-	require.Equal(t, cache.FromPrimary, source)
+	require.Equal(t, routing.FromPrimary, source)
 }
 
 func uncachedReadsAfterRename(t *testing.T, w *world) {
@@ -280,7 +281,7 @@ func uncachedReadsAfterRename(t *testing.T, w *world) {
 	list, origin, err := a.service.UserMemberships(t.Context(), u.id)
 	require.NoError(t, err)
 	require.Equal(t, name, list[0].GroupName)
-	require.Equal(t, cache.FromPrimary, origin.Source)
+	require.Equal(t, routing.FromPrimary, origin.Server)
 }
 
 func missOnReplica(t *testing.T, w *world) {
@@ -289,7 +290,7 @@ func missOnReplica(t *testing.T, w *world) {
 	id, _ := b.createUser(t, "+7917"+u.phone[5:], "new") // its creator is about to invalidate
 	r := a.answer(t, id)
 	require.Contains(t, string(r.Body), "new")
-	require.Equal(t, cache.FromPrimary, r.Source)
+	require.Equal(t, routing.FromPrimary, r.Server)
 
 	_, err := a.get(&loader{id: uuid.New()})
 	require.ErrorIs(t, err, errNoRows)
@@ -308,7 +309,7 @@ func primaryDown(t *testing.T, w *world) {
 	a.later(t)
 	proxy.Cut()
 	got := a.answer(t, u.id)
-	require.Equal(t, cache.FromReplica, got.Source)
+	require.Equal(t, routing.FromReplica, got.Server)
 	require.Contains(t, string(got.Body), "old", "better than nothing")
 	require.Empty(t, a.entry(t, cache.UserKey(u.id)), "neither an entry nor a lease is left")
 
@@ -343,9 +344,9 @@ func primaryMeansPrimary(t *testing.T, w *world) {
 		_, err := l.load(ctx, q)
 		return err
 	}
-	require.NoError(t, a.Primary(t.Context(), load))
+	require.NoError(t, a.router.ReadPrimary(t.Context(), load))
 	proxy.Cut()
-	requireUnavailable(t, a.Primary(t.Context(), load))
+	requireUnavailable(t, a.router.ReadPrimary(t.Context(), load))
 }
 
 func callersDeadline(t *testing.T, w *world) {
@@ -353,7 +354,7 @@ func callersDeadline(t *testing.T, w *world) {
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
 	l := &loader{id: w.user(t).id}
-	_, err := p.Get(ctx, cache.UserKey(l.id), cache.Want{Life: life}, l.load)
+	_, err := p.Get(ctx, cache.UserKey(l.id), cache.GetOptions{TTL: ttl}, l.load)
 	require.Error(t, err)
 	require.False(t, p.BreakerOpen())
 }
@@ -388,7 +389,7 @@ func anotherCluster(t *testing.T, w *world) {
 	reply, err := a.RunRead(ctx, key, "before", cache.Format)
 	require.NoError(t, err)
 	answer, err := a.RunFill(ctx, key, cache.Filling{
-		Token: "before", Seq: reply[1].(int64), Source: cache.FromPrimary, System: 1, Timeline: 9, Life: life,
+		Token: "before", Seq: reply[1].(int64), Server: routing.FromPrimary, System: 1, Timeline: 9, TTL: ttl,
 		Document: cache.Document{ETag: "before", Body: []byte("of another world")},
 	})
 	require.NoError(t, err)
@@ -399,7 +400,7 @@ func anotherCluster(t *testing.T, w *world) {
 	got := a.answer(t, u.id)
 	require.Contains(t, string(got.Body), "old")
 	require.Equal(t, cache.Miss, got.Status)
-	require.Equal(t, cache.FromPrimary, got.Source, "everything is dirty for M")
+	require.Equal(t, routing.FromPrimary, got.Server, "everything is dirty for M")
 }
 
 func oldTimeline(t *testing.T, w *world) {
@@ -428,8 +429,7 @@ func replicaOnAnotherTimeline(t *testing.T, w *world) {
 	u := w.user(t)
 	elsewhere := w.stopped
 	elsewhere.Timeline = 2
-	p.Follow(elsewhere) // the primary was promoted, the standby still follows the old one
-	p.Believe(elsewhere)
+	p.believe(elsewhere) // the primary was promoted, the standby still follows the old one
 	p.setProfile(t, u.id, "new")
 	require.Contains(t, string(p.answer(t, u.id).Body), "new")
 }

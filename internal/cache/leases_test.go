@@ -6,14 +6,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 func fillAfterInvalidation(t *testing.T, w *world) {
-	for _, source := range []cache.Source{cache.FromReplica, cache.FromPrimary} {
+	for _, source := range []routing.Server{routing.FromReplica, routing.FromPrimary} {
 		a, b := w.pair(t)
 		u := w.user(t)
-		if source == cache.FromPrimary {
-			a.Believe(unreachable(w))
+		if source == routing.FromPrimary {
+			a.believe(unreachable(w))
 		}
 		l := &loader{id: u.id, after: newBarrier()}
 		reader := async(t, func() (cache.Result, error) { return a.get(l) })
@@ -35,7 +36,7 @@ func renameBeforeReplicaLoad(t *testing.T, w *world) {
 	b.invalidate(b.renameGroup(t, u.group, name))
 	r := a.answer(t, u.id)
 	require.Contains(t, string(r.Body), name)
-	require.Equal(t, cache.FromPrimary, r.Source)
+	require.Equal(t, routing.FromPrimary, r.Server)
 	require.Equal(t, 1, a.Count("refusals", "dirty"))
 	require.Empty(t, a.entry(t, cache.UserKey(u.id)))
 }
@@ -44,7 +45,7 @@ func renameBetweenLeaseAndFill(t *testing.T, w *world) {
 	a, b := w.pair(t)
 	u := w.user(t)
 	name := "new " + u.groupName
-	a.Believe(unreachable(w)) // so the load is the primary's, whose answers need no reload
+	a.believe(unreachable(w)) // so the load is the primary's, whose answers need no reload
 	l := &loader{id: u.id, after: newBarrier()}
 	reader := async(t, func() (cache.Result, error) { return a.get(l) })
 	l.after.await(t)
@@ -102,7 +103,7 @@ func joinerAfterRename(t *testing.T, w *world) {
 	a, b := w.pair(t)
 	u := w.user(t)
 	name := "new " + u.groupName
-	a.Believe(unreachable(w))
+	a.believe(unreachable(w))
 	before := &loader{id: u.id, after: newBarrier()}
 	leader := async(t, func() (cache.Result, error) { return a.get(before) })
 	before.after.await(t)
@@ -145,12 +146,12 @@ func leaseHolderDies(t *testing.T, w *world) {
 	require.NoError(t, err)
 	ttl, err := b.Redis().PTTL(t.Context(), key.Physical()).Result()
 	require.NoError(t, err)
-	require.LessOrEqual(t, ttl, cache.LeaseLife)
-	require.Greater(t, ttl, cache.LeaseLife/2)
+	require.LessOrEqual(t, ttl, cache.LeaseTTL)
+	require.Greater(t, ttl, cache.LeaseTTL/2)
 
 	r := a.answer(t, u.id)
 	require.Contains(t, string(r.Body), "new", "the replica has it not yet")
-	require.Equal(t, cache.FromPrimary, r.Source)
+	require.Equal(t, routing.FromPrimary, r.Server)
 	require.Equal(t, "Ldead", a.entry(t, key), "who holds no lease fills nothing")
 	require.Equal(t, 1, a.Count("requests", "wait"))
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,25 +12,29 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/core"
+	"github.com/payment-services/accounts/internal/core/coretest"
 	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/errcode"
-	"github.com/payment-services/accounts/internal/identifier"
+	"github.com/payment-services/accounts/internal/outbox"
 	"github.com/payment-services/accounts/internal/pgtest"
 	"github.com/payment-services/accounts/internal/postgres"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 const (
 	// waitLimit bounds each wait of these tests; only a defect makes one last so long.
 	waitLimit = 10 * time.Second
 	// afterMarkers is how much time must pass until nothing is dirty any more.
-	afterMarkers = cache.DirtyLife + time.Second
-	life         = 10 * time.Minute
+	afterMarkers = cache.DirtyTTL + time.Second
+	ttl          = 10 * time.Minute
 )
 
 func TestMain(m *testing.M) {
@@ -44,50 +46,88 @@ type quiet struct{}
 
 func (quiet) Printf(context.Context, string, ...any) {}
 
-// process is what one server process has: pools, a cache that nothing runs in the background for
-// (unless run is called), and the service on top.
+// process is the wired service of one server process. It has no background work unless run is called.
 type process struct {
 	*cache.Cache
+	core    *core.Core
 	primary *postgres.Primary
 	replica *postgres.Replica
+	router  *routing.Router
+	outbox  *outbox.Outbox
 	service *accounts.Service
+	metrics *prometheus.Registry
+	clock   *clock
 }
+
+// clock is the clock of a process's proofs of freshness. Its time can be advanced.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 func newProcess(t *testing.T, writeURL, readURL, redisURL string) *process {
 	t.Helper()
-	primary, err := postgres.OpenPrimary(postgres.Config{URL: writeURL, MaxConns: 8})
-	require.NoError(t, err)
-	t.Cleanup(primary.Close)
-	replica, err := postgres.OpenReplica(postgres.Config{URL: readURL, MaxConns: 8})
-	require.NoError(t, err)
-	t.Cleanup(replica.Close)
-	c, err := cache.New(cache.Config{
-		URL: redisURL, Primary: primary, Replica: replica, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = c.Close() }) // some tests have done so
-	c.BePatient(waitLimit / 2)
-	parser, err := identifier.NewParser("RU")
-	require.NoError(t, err)
-	service := accounts.New(accounts.Config{
-		Primary: primary, Cache: c, Parser: parser, UserLife: life, DictionaryLife: life,
-	})
-	return &process{Cache: c, primary: primary, replica: replica, service: service}
+	p := &process{metrics: prometheus.NewRegistry(), clock: &clock{}}
+	cfg := coretest.Config(writeURL, readURL, redisURL)
+	cfg.Metrics, cfg.Now = p.metrics, p.clock.now
+	p.core = coretest.Open(t, cfg)
+	p.Cache, p.primary, p.replica = p.core.Cache, p.core.Primary, p.core.Replica
+	p.router, p.outbox, p.service = p.core.Router, p.core.Outbox, p.core.Accounts
+	p.BePatient(waitLimit / 2)
+	return p
 }
 
-// run starts the background work, which ends with the test or when stop is called.
-func (p *process) run(t *testing.T) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { p.Run(ctx) })
-	stop = func() {
-		cancel()
-		running.Wait()
+// run starts the background work. The test's end, or stop, ends it.
+func (p *process) run(t *testing.T) (stop func()) { return coretest.Run(t, p.core) }
+
+// Attach does what a process does when it starts, without draining the outbox.
+func (p *process) Attach(ctx context.Context) error {
+	err := p.Sample(ctx)
+	if err == nil {
+		err = p.Cache.Attach(ctx)
+		p.SetInUse(err == nil)
 	}
-	t.Cleanup(stop)
-	eventually(t, "the cache is in use", func() bool { return !p.BreakerOpen() })
-	return stop
+	return err
+}
+
+func (p *process) Sample(ctx context.Context) error { return p.router.Sample(ctx) }
+
+func (p *process) Stale() bool { return p.router.Stale() }
+
+func (p *process) BreakerOpen() bool { return p.Bypassed() }
+
+// believe makes position the only sample, requested now.
+func (p *process) believe(position postgres.Position) {
+	p.clock.ahead.Add(int64(routing.ProofAge + time.Millisecond))
+	p.router.Observe(position, p.clock.now())
+}
+
+// PassTime makes the samples of this process and the markers in its Redis older by d.
+func (p *process) PassTime(ctx context.Context, d time.Duration) error {
+	p.clock.ahead.Add(int64(d))
+	return p.AgeMarkers(ctx, d)
+}
+
+// Invalidate does what follows a commit.
+func (p *process) Invalidate(ctx context.Context, touched []string, id *int64) {
+	p.outbox.Invalidate(ctx, touched, id)
+}
+
+// Count returns a counter of the process: requests, loads or refusals with a label value, or deferred.
+func (p *process) Count(counter, label string) (n int) {
+	name := map[string]string{
+		"requests": "accounts_cache_requests_total", "loads": "accounts_cache_loads_total",
+		"refusals": "accounts_cache_fill_refusals_total", "deferred": "accounts_cache_deferred_invalidations_total",
+	}[counter]
+	// The collectors that query the primary may fail; the counters are gathered all the same.
+	families, _ := p.metrics.Gather()
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if family.GetName() == name && (label == "" || metric.GetLabel()[0].GetValue() == label) {
+				n += int(metric.GetCounter().GetValue())
+			}
+		}
+	}
+	return n
 }
 
 // newRedis starts a cache server that ends with the test.
@@ -178,7 +218,7 @@ func document(u read.UserDetailV1) cache.Document {
 
 // get is a request for the loader's user.
 func (p *process) get(l *loader) (cache.Result, error) {
-	return p.Get(context.Background(), cache.UserKey(l.id), cache.Want{Life: life}, l.load)
+	return p.Get(context.Background(), cache.UserKey(l.id), cache.GetOptions{TTL: ttl}, l.load)
 }
 
 // answer is get for a user that must be there.

@@ -14,6 +14,7 @@ import (
 	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/cache"
 	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/outbox"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
@@ -30,7 +31,7 @@ func cut(t *testing.T, db *pgtest.DB) (*process, *pgtest.Proxy) {
 // pending returns the number of rows in the outbox.
 func (p *process) pending(t *testing.T) (n int64) {
 	t.Helper()
-	require.NoError(t, p.Primary(context.Background(), func(ctx context.Context, q readQuerier) error {
+	require.NoError(t, p.router.ReadPrimary(context.Background(), func(ctx context.Context, q readQuerier) error {
 		status, err := q.GetCacheOutboxStatusV1(ctx)
 		n = status.Pending
 		return err
@@ -44,8 +45,8 @@ func TestWriteCutOffFromRedisWaitsForAnothersRelay(t *testing.T) {
 	a, proxy := cut(t, db)
 	b := newProcess(t, db.WriteURL, db.PrimaryReadURL, db.Redis().URL)
 	id, _ := a.createUser(t, "+79160000000", "old")
-	require.NoError(t, a.Recover(t.Context()))
-	require.NoError(t, b.Recover(t.Context()))
+	require.NoError(t, a.outbox.Recover(t.Context()))
+	require.NoError(t, b.outbox.Recover(t.Context()))
 	b.answer(t, id)
 
 	proxy.Cut()
@@ -60,9 +61,9 @@ func TestWriteCutOffFromRedisWaitsForAnothersRelay(t *testing.T) {
 	select {
 	case <-acknowledged:
 		require.FailNow(t, "the write was acknowledged while the other process could read what it replaced")
-	case <-time.After(cache.AwaitRelay / 5):
+	case <-time.After(outbox.AwaitRelay / 5):
 	}
-	n, err := b.Relay(t.Context(), 0)
+	n, err := b.outbox.Relay(t.Context(), 0)
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	<-acknowledged
@@ -98,7 +99,7 @@ func TestRedisKilledBetweenCommitAndInvalidate(t *testing.T) {
 	require.NoError(t, db.Redis().Kill())
 	started := time.Now()
 	a.Invalidate(t.Context(), made.touched, made.outbox)
-	require.Less(t, time.Since(started), 2*cache.AwaitRelay+waitLimit/5, "a write does not wait for Redis for ever")
+	require.Less(t, time.Since(started), 2*outbox.AwaitRelay+waitLimit/5, "a write does not wait for Redis for ever")
 	for _, p := range []*process{a, b} {
 		require.Contains(t, string(p.answer(t, id).Body), "new", "acknowledged, and Redis is away")
 	}
@@ -126,7 +127,7 @@ func TestBreakerClosesOnlyAfterTheDrain(t *testing.T) {
 		}
 		return err
 	})
-	require.NoError(t, p.Recover(ctx))
+	require.NoError(t, p.outbox.Recover(ctx))
 	p.answer(t, id)
 	require.Equal(t, cache.Hit, p.answer(t, id).Status)
 
@@ -134,8 +135,8 @@ func TestBreakerClosesOnlyAfterTheDrain(t *testing.T) {
 	made := p.setProfile(t, id, "new")
 	started := time.Now()
 	p.Invalidate(ctx, made.touched, made.outbox)
-	require.GreaterOrEqual(t, time.Since(started), cache.AwaitRelay, "somebody might have relayed it")
-	require.Less(t, time.Since(started), 2*cache.AwaitRelay+waitLimit/5)
+	require.GreaterOrEqual(t, time.Since(started), outbox.AwaitRelay, "somebody might have relayed it")
+	require.Less(t, time.Since(started), 2*outbox.AwaitRelay+waitLimit/5)
 	require.EqualValues(t, 1, p.pending(t))
 
 	require.NoError(t, proxy.Heal())
@@ -154,7 +155,7 @@ func TestBreakerClosesOnlyAfterTheDrain(t *testing.T) {
 	for len(attached) > 0 {
 		<-attached
 	}
-	recovered := async(t, func() (struct{}, error) { return struct{}{}, p.Recover(ctx) })
+	recovered := async(t, func() (struct{}, error) { return struct{}{}, p.outbox.Recover(ctx) })
 	<-attached
 	r = p.answer(t, id)
 	require.Contains(t, string(r.Body), "new")
@@ -172,12 +173,12 @@ func TestRelayTakesABoundedNumberOfKeys(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Shared(t)
 	p := newProcess(t, db.WriteURL, db.ReadURL, db.Redis().URL)
-	require.NoError(t, p.Recover(t.Context()))
+	require.NoError(t, p.outbox.Recover(t.Context()))
 	const rows, keys = 11, 2000
 	execute(t, db.SuperURL, `INSERT INTO accounts.cache_outbox (keys, deps)
 		SELECT array_agg('u:' || gen_random_uuid()), '{}' FROM generate_series(1, $1::int) AS r, generate_series(1, $2::int) GROUP BY r`, rows, keys)
-	for _, want := range []int{cache.RelayKeys / keys, 1, 0} {
-		n, err := p.Relay(t.Context(), 0)
+	for _, want := range []int{outbox.RelayKeys / keys, 1, 0} {
+		n, err := p.outbox.Relay(t.Context(), 0)
 		require.NoError(t, err)
 		require.Equal(t, want, n)
 	}
@@ -190,7 +191,7 @@ func TestFailedRelayIsNotThePrimarysFault(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Shared(t)
 	p, proxy := cut(t, db)
-	require.NoError(t, p.Recover(t.Context()))
+	require.NoError(t, p.outbox.Recover(t.Context()))
 	p.createUser(t, "+79160000000", "old")
 	pool := prometheus.NewRegistry()
 	p.primary.Register(pool)
@@ -207,7 +208,7 @@ func TestFailedRelayIsNotThePrimarysFault(t *testing.T) {
 	connections := made()
 	require.NotZero(t, connections)
 	proxy.Cut()
-	_, err := p.Relay(t.Context(), 0)
+	_, err := p.outbox.Relay(t.Context(), 0)
 	require.Error(t, err)
 	require.Equal(t, errcode.Internal, errcode.Of(err), "not: the database is not available")
 	require.EqualValues(t, 1, p.pending(t), "the row is kept")

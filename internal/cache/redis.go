@@ -8,21 +8,23 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/payment-services/accounts/internal/mutation"
 )
 
-// go-redis's defaults are made for a database: 5 s timeouts and three retries. A cache must be
-// quicker to give up than the database is to answer.
+// The defaults of go-redis (5 s timeouts, three retries) are too long for a cache: it must fail before
+// the database would have answered.
 const (
 	dialTimeout = 200 * time.Millisecond
 	ioTimeout   = 100 * time.Millisecond
 	poolTimeout = 100 * time.Millisecond
 	poolSize    = 32
-	// A batch of scripts may take a wait for a connection, its dial, and the answers.
+	// batchTimeout limits a batch of scripts: waiting for a connection, dialling it, and the replies.
 	batchTimeout = poolTimeout + dialTimeout + ioTimeout
 )
 
-// connect makes the client. hello runs on every new connection before it is used.
-func connect(url string, hello func(context.Context, *redis.Conn) error) (*redis.Client, error) {
+// connect makes the client. onConnect runs on every new connection before its first use.
+func connect(url string, onConnect func(context.Context, *redis.Conn) error) (*redis.Client, error) {
 	opts, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, errors.New("the cache's Redis URL is malformed") // the cause quotes it
@@ -34,7 +36,7 @@ func connect(url string, hello func(context.Context, *redis.Conn) error) (*redis
 	opts.ContextTimeoutEnabled = true
 	opts.PipelinePoolSize = -1  // one pool for all
 	opts.DisableIdentity = true // a round trip less for each connection
-	opts.OnConnect = hello
+	opts.OnConnect = onConnect
 	return redis.NewClient(opts), nil
 }
 
@@ -51,12 +53,12 @@ func RunID(ctx context.Context, r interface {
 			return id, nil
 		}
 	}
-	return "", errors.New("redis does not tell its run_id")
+	return "", errors.New("the reply of redis to INFO has no run_id")
 }
 
-// CheckSetup refuses configurations in which the cache would not be exact or would endanger others:
-// a cache server that may evict the protocol's own keys, and one that also holds the revocation list
-// and may evict that. Servers that do not answer are not judged.
+// CheckSetup returns an error if the configuration makes the cache inexact or endangers the revocation
+// list: the cache's server may evict the protocol's own keys, or it also holds the revocation list and may
+// evict that. It returns nil for servers that do not answer.
 func (c *Cache) CheckSetup(ctx context.Context, auth *redis.Client) error {
 	policy, err := c.redis.ConfigGet(ctx, "maxmemory-policy").Result()
 	if err != nil {
@@ -81,8 +83,9 @@ func (c *Cache) CheckSetup(ctx context.Context, auth *redis.Client) error {
 		"run two servers, or one with maxmemory-policy noeviction")
 }
 
-// attach tells Redis which Redis process, database cluster and timeline this process works with.
-func (c *Cache) attach(ctx context.Context) error {
+// Attach tells Redis which Redis process, database cluster and timeline this process works with. If Redis
+// or the database changed, every older entry becomes invalid.
+func (c *Cache) Attach(ctx context.Context) error {
 	runID, err := RunID(ctx, c.redis)
 	if err != nil {
 		return err
@@ -91,29 +94,25 @@ func (c *Cache) attach(ctx context.Context) error {
 }
 
 func (c *Cache) attachOn(ctx context.Context, r redis.Scripter, runID string) error {
-	at := c.source.cluster()
-	answer, err := c.scripts.attach.Run(ctx, r, []string{genKey, dirtyKey},
-		runID, at.SystemIdentifier, at.Timeline, dirtyLife.Milliseconds()).Text()
+	at := c.router.Cluster()
+	reply, err := c.scripts.attach.Run(ctx, r, []string{genKey, dirtyKey},
+		runID, at.SystemIdentifier, at.Timeline, DirtyTTL.Milliseconds()).Text()
 	if err != nil {
 		return fmt.Errorf("cache ATTACH: %w", err)
 	}
-	if answer == "RAISED" {
+	if reply == "RAISED" {
 		c.metrics.attaches.Inc()
-		c.log.WarnContext(ctx, "cache attached anew: every older entry is dead",
+		c.log.WarnContext(ctx, "cache attached again: every older entry is invalid",
 			"timeline", at.Timeline, "system_identifier", at.SystemIdentifier)
 	}
-	if stale := answer == "STALE" && guard("stale"); c.source.stale.Swap(stale) != stale && stale {
-		// Somebody was promoted: what these pools are connected to is not the primary any more.
-		c.source.primary.Reset()
-		c.source.replica.Reset()
-	}
+	c.router.SetStale(reply == "STALE" && mutation.Point("stale"))
 	return nil
 }
 
-// hello attaches on every new connection: it may lead to a Redis that was restarted, with or without
-// its old data.
-func (c *Cache) hello(ctx context.Context, conn *redis.Conn) error {
-	if !guard("run-id") {
+// attachNewConnection attaches on every new connection: it may lead to a Redis that was restarted, with or
+// without its old data.
+func (c *Cache) attachNewConnection(ctx context.Context, conn *redis.Conn) error {
+	if !mutation.Point("run-id") {
 		return nil
 	}
 	runID, err := RunID(ctx, conn)

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 func TestSetupThatWouldNotBeExactIsRefused(t *testing.T) {
@@ -85,7 +86,7 @@ func redisFlushed(t *testing.T, w *world) {
 	require.NoError(t, p.Redis().FlushDB(t.Context()).Err())
 	_, origin, err := p.service.UserContacts(t.Context(), u.id, false)
 	require.NoError(t, err)
-	require.Equal(t, cache.FromPrimary, origin.Source)
+	require.Equal(t, routing.FromPrimary, origin.Server)
 }
 
 func redisFull(t *testing.T, w *world) {

@@ -11,16 +11,22 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/payment-services/accounts/internal/mutation"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
-// format is the version of the entries' layout. It stands in the value, never in a key: in a rolling
-// deploy old and new processes must invalidate the same keys, and an entry of another format is a
-// miss.
+// format is the version of the layout of entries. It is part of the value, not of the key: during a rolling
+// deploy, old and new processes must invalidate the same keys. An entry of another format is a miss.
 const format = "1"
 
 const (
-	leaseLife = 3 * time.Second // a lease holder that died blocks nobody longer
-	dirtyLife = 15 * time.Second
+	// leaseTTL is the time after which another request may take the lease of a holder that died.
+	leaseTTL = 3 * time.Second
+	// DirtyTTL is M of the cache protocol: the time for which reads of a written key go to the primary.
+	DirtyTTL = 15 * time.Second
+	// notFoundTag is the ETag of an entry that stores "not found".
+	notFoundTag = "-"
 )
 
 var errUnattached = errors.New("redis has lost the cache's generation")
@@ -36,17 +42,18 @@ var (
 	attachLua string
 )
 
-// scripts are the four atomic steps of the protocol, each one round trip. Their texts explain them.
+// scripts are the four atomic steps of the protocol. Each is one round trip. Comments in the Lua files
+// explain them.
 type scripts struct {
 	read, fill, invalidate, attach *redis.Script
 }
 
 func newScripts() scripts {
-	load := func(text string) *redis.Script { return redis.NewScript(guardScript(text)) }
+	load := func(text string) *redis.Script { return redis.NewScript(mutation.Script(text)) }
 	return scripts{read: load(readLua), fill: load(fillLua), invalidate: load(invalidateLua), attach: load(attachLua)}
 }
 
-// readCode is the first word of READ's answer.
+// readCode is the first word of READ's reply.
 type readCode string
 
 const (
@@ -57,18 +64,18 @@ const (
 	readUnattached  readCode = "UNATTACHED"
 )
 
-// readAnswer is READ's answer; which fields are set depends on the code.
-type readAnswer struct {
+// readReply is READ's reply. Which fields are set depends on the code.
+type readReply struct {
 	code  readCode
 	value string // HIT: the entry; NOT-MODIFIED: its first two lines
-	token string // WAIT: the holder's; MISS: mine
+	token string // WAIT: of the lease holder; MISS: of this request
 	seq   int64  // WAIT, MISS
-	dirty bool   // MISS: written less than M ago
+	dirty bool   // MISS: written less than DirtyTTL ago
 }
 
-func (c *Cache) read(ctx context.Context, key, token string, tags []string) (readAnswer, error) {
+func (c *Cache) read(ctx context.Context, key, token string, tags []string) (readReply, error) {
 	args := make([]any, 0, 3+len(tags))
-	args = append(args, token, leaseLife.Milliseconds(), format)
+	args = append(args, token, leaseTTL.Milliseconds(), format)
 	for _, tag := range tags {
 		args = append(args, tag)
 	}
@@ -80,52 +87,53 @@ func (c *Cache) read(ctx context.Context, key, token string, tags []string) (rea
 		return reply, err
 	})
 	if err != nil {
-		return readAnswer{}, fmt.Errorf("cache READ: %w", err)
+		return readReply{}, fmt.Errorf("cache READ: %w", err)
 	}
-	a := readAnswer{code: readCode(reply[0].(string))}
-	switch a.code {
+	r := readReply{code: readCode(reply[0].(string))}
+	switch r.code {
 	case readHit, readNotModified:
-		a.value = reply[1].(string)
+		r.value = reply[1].(string)
 	case readWait:
-		a.token, a.seq = reply[1].(string), reply[2].(int64)
+		r.token, r.seq = reply[1].(string), reply[2].(int64)
 	case readMiss:
-		a.token, a.seq, a.dirty = token, reply[1].(int64), reply[2].(int64) == 1
+		r.token, r.seq, r.dirty = token, reply[1].(int64), reply[2].(int64) == 1
 	}
-	return a, nil
+	return r, nil
 }
 
 // fill returns "OK" or the reason why nothing was stored.
-func (c *Cache) fill(ctx context.Context, key string, l lease, d Document, o origin, ttl time.Duration) (string, error) {
+func (c *Cache) fill(ctx context.Context, key string, l lease, d Document, from routing.Provenance, ttl time.Duration) (string, error) {
 	deps := physicalDeps(d.Deps)
 	args := make([]any, 0, 7+len(deps))
-	args = append(args, l.token, l.seq, string(o.source), o.cluster,
+	args = append(args, l.token, l.seq, string(from.Server), from.Cluster,
 		header(l.seq, d.ETag, deps), ttl.Milliseconds(), d.Meta+"\n"+string(d.Body))
 	for _, dep := range deps {
 		args = append(args, dep)
 	}
-	answer, err := c.scripts.fill.Run(ctx, c.batched, []string{key, genKey, dirtyKey}, args...).Text()
+	reply, err := c.scripts.fill.Run(ctx, c.batched, []string{key, genKey, dirtyKey}, args...).Text()
 	if err != nil {
 		return "", fmt.Errorf("cache FILL: %w", err)
 	}
-	return answer, nil
+	return reply, nil
 }
 
-// release gives a lease back that will not be filled.
+// release removes a lease that will not be filled.
 func (c *Cache) release(ctx context.Context, key string, l lease) {
-	_, err := c.fill(ctx, key, l, Document{ETag: "-"}, origin{}, 0)
-	c.noteRedis(ctx, err)
+	_, err := c.fill(ctx, key, l, Document{ETag: notFoundTag}, routing.Provenance{}, 0)
+	c.recordRedisError(ctx, err)
 }
 
-// invalidate marks, unlinks and raises everything in one step.
+// invalidate marks keys and dependencies as dirty, unlinks the keys and increments the counters of the
+// dependencies, in one step.
 func (c *Cache) invalidate(ctx context.Context, keys, deps []string) error {
 	args := make([]any, 0, 1+len(deps))
-	args = append(args, dirtyLife.Milliseconds())
+	args = append(args, DirtyTTL.Milliseconds())
 	for _, dep := range deps {
 		args = append(args, dep)
 	}
 	_, err := c.attached(ctx, func() ([]any, error) {
-		answer, err := c.scripts.invalidate.Run(ctx, c.redis, append([]string{genKey, dirtyKey}, keys...), args...).Text()
-		if err == nil && answer == string(readUnattached) {
+		reply, err := c.scripts.invalidate.Run(ctx, c.redis, append([]string{genKey, dirtyKey}, keys...), args...).Text()
+		if err == nil && reply == string(readUnattached) {
 			return nil, errUnattached
 		}
 		return nil, err
@@ -136,12 +144,12 @@ func (c *Cache) invalidate(ctx context.Context, keys, deps []string) error {
 	return nil
 }
 
-// attached runs one script and, when Redis has lost its generation (FLUSHDB keeps the run_id and the
-// connections), attaches and runs it once more.
+// attached runs one script. If Redis has lost the generation (FLUSHDB keeps the run_id and the
+// connections), it attaches and runs the script once more.
 func (c *Cache) attached(ctx context.Context, run func() ([]any, error)) ([]any, error) {
 	reply, err := run()
-	if errors.Is(err, errUnattached) && guard("unattached") {
-		if err := c.attach(ctx); err != nil {
+	if errors.Is(err, errUnattached) && mutation.Point("unattached") {
+		if err := c.Attach(ctx); err != nil {
 			return nil, err
 		}
 		reply, err = run()
@@ -158,7 +166,7 @@ func header(seq int64, etag string, deps []string) string {
 	return "V" + format + " " + strconv.FormatInt(seq, 10) + " " + etag + " " + list + "\n"
 }
 
-// parseEntry takes a value, or its first two lines, apart.
+// parseEntry parses a value, or its first two lines.
 func parseEntry(value string) (Document, error) {
 	head, rest, ok := strings.Cut(value, "\n")
 	meta, body, ok2 := strings.Cut(rest, "\n")
@@ -172,7 +180,7 @@ func parseEntry(value string) (Document, error) {
 	return Document{Body: []byte(body), ETag: words[2], Meta: meta}, nil
 }
 
-// physicalDeps returns the counters' names of logical dependencies: "g:<id>" is counted in "g<id>".
+// physicalDeps returns the names of the counters of logical dependencies: "g:<id>" has the counter "g<id>".
 func physicalDeps(deps []string) []string {
 	out := make([]string, len(deps))
 	for i, dep := range deps {

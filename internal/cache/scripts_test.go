@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 const (
@@ -49,7 +50,7 @@ func (p *process) lease(t *testing.T, key cache.Key, token string) int64 {
 // filling is a fill that nothing speaks against.
 func filling(token string, seq int64, deps ...string) cache.Filling {
 	return cache.Filling{
-		Token: token, Seq: seq, Source: cache.FromReplica, System: system, Timeline: timeline, Life: life,
+		Token: token, Seq: seq, Server: routing.FromReplica, System: system, Timeline: timeline, TTL: ttl,
 		Document: cache.Document{Body: []byte("body\nof two lines"), ETag: "tag", Meta: "meta", Deps: deps},
 	}
 }
@@ -108,7 +109,7 @@ func TestRead(t *testing.T) {
 	written := stored()
 	p.raise(t, string(written))
 	require.Equal(t, []any{"MISS", first, int64(1)}, read(written), "dirty")
-	require.NoError(t, p.PassTime(ctx, cache.DirtyLife-time.Second))
+	require.NoError(t, p.PassTime(ctx, cache.DirtyTTL-time.Second))
 	require.NoError(t, p.Redis().Del(ctx, written.Physical()).Err())
 	require.Equal(t, []any{"MISS", first, int64(1)}, read(written), "dirty for M")
 	require.NoError(t, p.PassTime(ctx, time.Second))
@@ -120,9 +121,9 @@ func TestRead(t *testing.T) {
 	require.Equal(t, []any{"MISS", first + 1, int64(0)}, read(key), "one of its dependencies was raised")
 	require.Equal(t, "HIT", read(other)[0])
 
-	require.NoError(t, p.Redis().Set(ctx, key.Physical(), "Vother 9 tag -\n\nbody", life).Err())
+	require.NoError(t, p.Redis().Set(ctx, key.Physical(), "Vother 9 tag -\n\nbody", ttl).Err())
 	require.Equal(t, "MISS", read(key)[0], "another format")
-	require.NoError(t, p.Redis().Set(ctx, key.Physical(), "V"+cache.Format+" no header", life).Err())
+	require.NoError(t, p.Redis().Set(ctx, key.Physical(), "V"+cache.Format+" no header", ttl).Err())
 	require.Equal(t, "MISS", read(key)[0], "no entry at all")
 
 	_, err := p.RunAttach(ctx, "another run", system, timeline)
@@ -143,7 +144,7 @@ func TestFill(t *testing.T) {
 	require.Equal(t, "OK", p.fill(t, key, f))
 	ttl, err := p.Redis().PTTL(ctx, key.Physical()).Result()
 	require.NoError(t, err)
-	require.InDelta(t, life.Milliseconds(), ttl.Milliseconds(), 5000)
+	require.InDelta(t, ttl.Milliseconds(), ttl.Milliseconds(), 5000)
 	require.Equal(t, "lease", p.fill(t, key, f), "a value is no lease")
 	require.NotEmpty(t, p.entry(t, key), "and stays")
 
@@ -163,7 +164,7 @@ func TestFill(t *testing.T) {
 	require.Equal(t, "Lmine", p.entry(t, key), "another's lease stays")
 
 	f, key = next()
-	f.Life = 0
+	f.TTL = 0
 	refused("released", f, key)
 
 	f, key = next()
@@ -178,15 +179,15 @@ func TestFill(t *testing.T) {
 
 	f, key = next(depA)
 	p.raise(t, depA)
-	f.Source = cache.FromPrimary
+	f.Server = routing.FromPrimary
 	refused("dependency", f, key)
 
 	f, key = next(depB, depA)
 	refused("dirty", f, key) // raised before the lease, so the replica may not have it
 	f, key = next(depB, depA)
-	f.Source = cache.FromPrimary
+	f.Server = routing.FromPrimary
 	require.Equal(t, "OK", p.fill(t, key, f))
-	require.NoError(t, p.PassTime(ctx, cache.DirtyLife))
+	require.NoError(t, p.PassTime(ctx, cache.DirtyTTL))
 	f, key = next(depB, depA)
 	require.Equal(t, "OK", p.fill(t, key, f))
 
@@ -230,8 +231,8 @@ func TestInvalidate(t *testing.T) {
 	require.NotEmpty(t, p.entry(t, other))
 	left := marks()
 	require.Len(t, left, 2, "the marker of the attach is over and was removed")
-	require.InDelta(t, cache.DirtyLife.Seconds(), left[value.Physical()].Seconds(), 3)
-	require.InDelta(t, cache.DirtyLife.Seconds(), left[leased.Physical()].Seconds(), 3)
+	require.InDelta(t, cache.DirtyTTL.Seconds(), left[value.Physical()].Seconds(), 3)
+	require.InDelta(t, cache.DirtyTTL.Seconds(), left[leased.Physical()].Seconds(), 3)
 	gen := p.Redis().HGetAll(ctx, cache.GenKey).Val()
 	attached := gen["*"]
 	require.Equal(t, attached, gen["seq"], "keys alone raise nothing")
@@ -300,7 +301,7 @@ func TestAttach(t *testing.T) {
 	require.Equal(t, "RAISED", attach(runID, system, timeline), "now the primary is known")
 	dirty, err := p.Redis().ZScore(ctx, cache.DirtyKey, "*").Result()
 	require.NoError(t, err)
-	require.InDelta(t, time.Now().Add(cache.DirtyLife).UnixMilli(), dirty, 3000)
+	require.InDelta(t, time.Now().Add(cache.DirtyTTL).UnixMilli(), dirty, 3000)
 
 	key := someKey()
 	require.Equal(t, "OK", p.fill(t, key, filling("t", p.lease(t, key, "t"))))

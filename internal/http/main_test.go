@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -17,13 +16,10 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/stretchr/testify/require"
 
-	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/auth"
-	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/core/coretest"
 	"github.com/payment-services/accounts/internal/errcode"
-	"github.com/payment-services/accounts/internal/identifier"
 	"github.com/payment-services/accounts/internal/pgtest"
-	"github.com/payment-services/accounts/internal/postgres"
 )
 
 const (
@@ -69,28 +65,9 @@ func newStack(t testing.TB) *stack {
 func newStackWith(t testing.TB, change func(*Config)) *stack {
 	t.Helper()
 	db := pgtest.Shared(t)
-	quiet := slog.New(slog.DiscardHandler)
-	primary, err := postgres.OpenPrimary(postgres.Config{URL: db.WriteURL, MaxConns: 4})
-	require.NoError(t, err)
-	t.Cleanup(primary.Close)
-	replica, err := postgres.OpenReplica(postgres.Config{URL: db.ReadURL, MaxConns: 4})
-	require.NoError(t, err)
-	t.Cleanup(replica.Close)
-	c, err := cache.New(cache.Config{URL: db.Redis().URL, Primary: primary, Replica: replica, Logger: quiet})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { c.Run(ctx) })
-	t.Cleanup(func() { stop(); running.Wait() })
-	require.Eventually(t, func() bool { return c.Ping(ctx) == nil }, 10*time.Second, 5*time.Millisecond)
-	parser, err := identifier.NewParser("RU")
-	require.NoError(t, err)
 	cfg := Config{
-		Accounts: accounts.New(accounts.Config{
-			Primary: primary, Cache: c, Parser: parser, UserLife: 10 * time.Minute, DictionaryLife: 3 * time.Hour, SchemaVersion: 1,
-		}),
-		Auth: newVerifier(t, db.AuthRedis().URL, auth.OutageAllow), Version: "test",
+		Accounts: coretest.Start(t, coretest.Config(db.WriteURL, db.ReadURL, db.Redis().URL)).Accounts,
+		Auth:     newVerifier(t, db.AuthRedis().URL, auth.OutageAllow), Version: "test",
 	}
 	change(&cfg)
 	s := newStackOf(t, cfg)

@@ -112,8 +112,8 @@ func (a *API) log(w *response, r *http.Request, duration time.Duration, stack []
 	if w.origin.Cache != "" {
 		attrs = append(attrs, slog.String("x_cache", string(w.origin.Cache)))
 	}
-	if w.origin.Source != "" {
-		attrs = append(attrs, slog.String("source", string(w.origin.Source)))
+	if w.origin.Server != "" {
+		attrs = append(attrs, slog.String("source", string(w.origin.Server)))
 	}
 	if w.code != "" {
 		attrs = append(attrs, slog.String("error_code", string(w.code)))

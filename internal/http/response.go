@@ -56,8 +56,8 @@ func (w *response) from(origin accounts.Origin) {
 	if origin.Cache != "" {
 		w.Header().Set("X-Cache", string(origin.Cache))
 	}
-	if origin.Source != "" {
-		w.Header().Set("X-Data-Source", string(origin.Source))
+	if origin.Server != "" {
+		w.Header().Set("X-Data-Source", string(origin.Server))
 	}
 }
 

@@ -20,9 +20,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/payment-services/accounts/test/cacheproofs/guards"
 )
 
 const (
+	// pkg has the tests that must notice.
 	pkg = "./internal/cache"
 	// workers run at a time: the tests wait for servers more than they compute.
 	workers = 2
@@ -37,8 +40,11 @@ var stages = [][]string{
 	{"-test.run=.", "-test.skip=^TestInterleavings$|^TestModel|History|FreshRenders|LargeGroup"},
 }
 
+// inCode are the guards that the code has.
+var inCode = slices.DeleteFunc(slices.Clone(guards.All), func(g guards.Guard) bool { return !g.Code })
+
 // A guard's name in Go code and in a script.
-var guardNames = regexp.MustCompile(`guard\("([a-z-]+)"\)|-- guard:([a-z-]+)`)
+var guardNames = regexp.MustCompile(`mutation\.Point\("([a-z-]+)"\)|-- guard:([a-z-]+)`)
 
 // failedTest is a line of a test that failed; its first group is the name.
 var failedTest = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
@@ -65,12 +71,12 @@ func run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	started := time.Now()
-	binary, err := build(ctx, dir, guard{name: "none"})
+	binary, err := build(ctx, dir, guards.Guard{Name: "none"})
 	if err != nil {
 		return err
 	}
 
-	results := make([]result, len(guards)+1)
+	results := make([]result, len(inCode)+1)
 	queue := make(chan int, len(results))
 	for i := range results {
 		queue <- i
@@ -83,7 +89,7 @@ func run(ctx context.Context) error {
 				if i == 0 {
 					results[0] = test(ctx, binary, "")
 				} else {
-					results[i] = mutant(ctx, dir, binary, guards[i-1])
+					results[i] = mutant(ctx, dir, binary, inCode[i-1])
 				}
 			}
 		})
@@ -95,15 +101,15 @@ func run(ctx context.Context) error {
 		problems = append(problems, fmt.Errorf("with all guards: %s: %w\n%s", r.failed, cmp.Or(r.err, errFailed), r.output))
 	}
 	fmt.Println("| guard | hazard | failing test | seconds |\n|---|---|---|---|")
-	for i, g := range guards {
+	for i, g := range inCode {
 		r := results[i+1]
 		if r.err != nil {
-			problems = append(problems, fmt.Errorf("without %s: %w\n%s", g.name, r.err, r.output))
+			problems = append(problems, fmt.Errorf("without %s: %w\n%s", g.Name, r.err, r.output))
 		}
-		fmt.Printf("| %s | %s | %s | %.1f |\n", g.name, g.hazard, cmp.Or(r.failed, "NONE"), r.took.Seconds())
+		fmt.Printf("| %s | %s | %s | %.1f |\n", g.Name, g.Hazard, cmp.Or(r.failed, "NONE"), r.took.Seconds())
 	}
 	fmt.Printf("\n%d guards; the tests with all of them: %.1f s; in all: %.0f s\n",
-		len(guards), results[0].took.Seconds(), time.Since(started).Seconds())
+		len(inCode), results[0].took.Seconds(), time.Since(started).Seconds())
 	return errors.Join(problems...)
 }
 
@@ -121,14 +127,14 @@ type result struct {
 }
 
 // mutant runs the tests without a guard.
-func mutant(ctx context.Context, dir, binary string, g guard) result {
-	if g.patch != nil {
+func mutant(ctx context.Context, dir, binary string, g guards.Guard) result {
+	if g.Patch != nil {
 		var err error
 		if binary, err = build(ctx, dir, g); err != nil {
 			return result{err: err}
 		}
 	}
-	r := test(ctx, binary, g.name)
+	r := test(ctx, binary, g.Name)
 	if r.err == nil && r.failed == "" {
 		r.err = errSurvived
 	}
@@ -175,15 +181,15 @@ func test(ctx context.Context, binary, off string) result {
 }
 
 // build makes the test binary, with the guard's patch if it has one.
-func build(ctx context.Context, dir string, g guard) (string, error) {
-	binary := filepath.Join(dir, g.name+".test")
+func build(ctx context.Context, dir string, g guards.Guard) (string, error) {
+	binary := filepath.Join(dir, g.Name+".test")
 	args := []string{"test", "-c", "-tags=mutation", "-o", binary}
-	if g.patch != nil {
-		overlay, err := g.patch.overlay(dir, g.name)
+	if g.Patch != nil {
+		list, err := overlay(g.Patch, dir, g.Name)
 		if err != nil {
-			return "", fmt.Errorf("patch for %s: %w", g.name, err)
+			return "", fmt.Errorf("patch for %s: %w", g.Name, err)
 		}
-		args = append(args, "-overlay="+overlay)
+		args = append(args, "-overlay="+list)
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -193,8 +199,8 @@ func build(ctx context.Context, dir string, g guard) (string, error) {
 }
 
 // overlay writes the patched file, and the list of replaced files that go build takes.
-func (p *patch) overlay(dir, name string) (string, error) {
-	source, err := filepath.Abs(p.file)
+func overlay(p *guards.Patch, dir, name string) (string, error) {
+	source, err := filepath.Abs(p.File)
 	if err != nil {
 		return "", err
 	}
@@ -202,11 +208,11 @@ func (p *patch) overlay(dir, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if n := strings.Count(string(text), p.old); n != 1 {
-		return "", fmt.Errorf("%s has the guarded text %d times", p.file, n)
+	if n := strings.Count(string(text), p.Old); n != 1 {
+		return "", fmt.Errorf("%s has the guarded text %d times", p.File, n)
 	}
 	patched := filepath.Join(dir, name+".go")
-	if err := os.WriteFile(patched, []byte(strings.Replace(string(text), p.old, p.new, 1)), 0o600); err != nil {
+	if err := os.WriteFile(patched, []byte(strings.Replace(string(text), p.Old, p.New, 1)), 0o600); err != nil {
 		return "", err
 	}
 	list, err := json.Marshal(map[string]map[string]string{"Replace": {source: patched}})
@@ -220,13 +226,13 @@ func (p *patch) overlay(dir, name string) (string, error) {
 // compareWithSource fails unless the guards of the list and those of the code are the same.
 func compareWithSource() error {
 	listed := map[string]bool{}
-	for _, g := range guards {
-		if g.patch == nil {
-			listed[g.name] = true
+	for _, g := range inCode {
+		if g.Patch == nil {
+			listed[g.Name] = true
 		}
 	}
-	for _, pattern := range []string{"*.go", "lua/*.lua"} {
-		files, err := filepath.Glob(filepath.Join(pkg, pattern))
+	for _, pattern := range []string{"cache/*.go", "cache/lua/*.lua", "routing/*.go", "outbox/*.go"} {
+		files, err := filepath.Glob(filepath.Join("internal", pattern))
 		if err != nil {
 			return err
 		}
@@ -248,7 +254,7 @@ func compareWithSource() error {
 	}
 	for name, missing := range listed {
 		if missing {
-			return fmt.Errorf("the guard %q is listed, but nowhere in %s", name, pkg)
+			return fmt.Errorf("the guard %q is listed, but the code does not have it", name)
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package cachemodel
+package model
 
 const unsettled = 1 << 60
 

@@ -1,4 +1,4 @@
-package cachemodel
+package model
 
 type sourceName int
 
@@ -94,7 +94,7 @@ func (p *process) get(t *task, k key, s *seed, load load) result {
 	if p.open() {
 		return p.bypass(t, load)
 	}
-	if !m.guard("flight-token") {
+	if !m.guard("join-token") {
 		for _, f := range p.flights {
 			if f.key == k {
 				t.until("join by key", func() bool { return f.done })
@@ -121,7 +121,7 @@ func (p *process) get(t *task, k key, s *seed, load load) result {
 			m.tracef("miss %s, seq %d, dirty %t", k, a.seq, a.dirty)
 			return p.lead(t, k, lease{token: a.token, seq: a.seq, dirty: a.dirty}, s, load)
 		case readWait:
-			if f := p.flights[a.token]; f != nil && (f.seq == a.seq || !m.guard("flight-seq")) {
+			if f := p.flights[a.token]; f != nil && (f.seq == a.seq || !m.guard("join-seq")) {
 				t.until("join", func() bool { return f.done })
 				return f.result
 			}
@@ -145,9 +145,9 @@ func (p *process) lead(t *task, k key, l lease, s *seed, load load) result {
 func (p *process) loadAndFill(t *task, k key, l lease, s *seed, load load) result {
 	m := p.m
 	var r result
-	if s != nil && (!l.dirty || !m.guard("seed-dirty")) && m.now-s.loaded < seedLife {
+	if s != nil && (!l.dirty || !m.guard("prefetched-dirty")) && m.now-s.loaded < seedLife {
 		r = result{content: s.content, origin: s.origin, loaded: s.loaded}
-		if m.guard("seed-source") {
+		if m.guard("prefetched-server") {
 			r.source = fromReplica
 		}
 	} else {

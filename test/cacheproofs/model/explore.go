@@ -1,4 +1,4 @@
-package cachemodel
+package model
 
 import (
 	"errors"

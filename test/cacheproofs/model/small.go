@@ -1,4 +1,4 @@
-package cachemodel
+package model
 
 // small are the scenarios that are explored exhaustively, up to a number of preemptions. Each has a
 // few clients around one hazard, and names the guards without which the search must find a violation.
@@ -15,7 +15,7 @@ var small = []struct {
 			m.spawn("reader", p, false, func(t *task) { p.user(t, keyA) })
 		}
 	}},
-	{"write of a dirty key", 2, []string{"lease", "flight-token", "unlink"}, func(m *model) {
+	{"write of a dirty key", 2, []string{"lease", "join-token", "unlink"}, func(m *model) {
 		p, q := m.processes[0], m.processes[1]
 		m.redis.dirty[keyA] = m.now + dirtyLife // so the primary is asked
 		m.spawn("writer", q, false, func(t *task) { q.write(t, update, keyA) })
@@ -67,14 +67,14 @@ var small = []struct {
 			q.user(t, keyA)
 		})
 	}},
-	{"rename", 2, []string{"flight-seq", "read-deps", "fill-deps", "raise"}, func(m *model) {
+	{"rename", 2, []string{"join-seq", "read-deps", "fill-deps", "raise"}, func(m *model) {
 		p := m.processes[0]
 		m.redis.dirty[keyA] = m.now + dirtyLife // so the primary is asked
 		m.spawn("reader", p, false, func(t *task) { p.user(t, keyA) })
 		m.spawn("writer", p, false, func(t *task) { p.write(t, rename, keyA) })
 		m.spawn("reader", p, false, func(t *task) { p.user(t, keyA); p.user(t, keyA) })
 	}},
-	{"seed", 2, []string{"seed-source", "seed-dirty"}, func(m *model) {
+	{"seed", 2, []string{"prefetched-server", "prefetched-dirty"}, func(m *model) {
 		p := m.processes[0]
 		m.redis.dirty[keyPhone] = m.now + dirtyLife
 		m.spawn("reader", p, false, func(t *task) { p.userByPhone(t); p.user(t, keyA) })

@@ -1,4 +1,4 @@
-package cachemodel
+package model
 
 import "math/rand/v2"
 

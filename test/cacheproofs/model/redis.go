@@ -1,4 +1,4 @@
-package cachemodel
+package model
 
 // redis is what Redis holds. It is a plain value, so that a copy is a snapshot.
 type redis struct {

@@ -1,4 +1,4 @@
-package cachemodel
+package model
 
 // write is one write of a client, or the attempt of one.
 type write struct {

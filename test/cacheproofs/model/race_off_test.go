@@ -1,5 +1,5 @@
 //go:build !race
 
-package cachemodel
+package model
 
 const thinner = 1

@@ -1,4 +1,4 @@
-// Package cachemodel is a model of the cache protocol (internal/cache, docs/caching.md) and an
+// Package model is a model of the cache protocol (internal/cache, docs/caching.md) and an
 // explorer of its interleavings. It needs no server: PostgreSQL, its standbys, Redis, the network and
 // the processes are values of one program, and time is a number. So it forces what real parts do not:
 // a step between any two others, a pause of any length, a failover in the middle of a fill.
@@ -21,7 +21,7 @@
 //
 // Every guard of the protocol can be switched off by name; then the explorer must find violations,
 // and with all guards on it must find none.
-package cachemodel
+package model
 
 import "fmt"
 
@@ -116,58 +116,4 @@ func (m *model) tracef(format string, args ...any) {
 		}
 		m.trace = append(m.trace, fmt.Sprintf("%4d %7.2fs %-12s %s", m.event, float64(m.now)/1000, who, fmt.Sprintf(format, args...)))
 	}
-}
-
-// elsewhere are guards of internal/cache that this model has no notion of: there is one format only,
-// and it does not matter here how long a deferred write waits.
-var elsewhere = []string{"format", "await-relay"}
-
-// guards are all guards. Those of internal/cache have its names; a test compares them.
-var guards = []struct{ name, hazard string }{
-	{"lease", "FILL of one who lost the lease stores what was loaded before a write"},
-	{"dirty", "a replica that lags is asked for a key written a moment ago"},
-	{"lsn", "a replica that lags longer than M is asked"},
-	{"replica-timeline", "a standby of another timeline or cluster proves itself by an LSN that does not compare"},
-	{"miss-on-primary", "a row that a standby does not have yet is a 404"},
-	{"dirty-uncached", "an uncached read asks a replica that lags"},
-	{"reload", "what a replica said is answered although FILL refused it"},
-	{"token", "all leases are one"},
-	{"flight-seq", "a joiner that came after a rename is handed what was loaded before"},
-	{"fill-star", "a lease from before an attach fills after it"},
-	{"fill-timeline", "a load from an old primary fills after the promotion"},
-	{"fill-deps", "a document rendered before a rename is stored after it"},
-	{"fill-dirty", "a replica that lags gives a name from before a rename"},
-	{"read-star", "an entry from before an attach is a hit"},
-	{"read-deps", "an entry from before a rename is a hit"},
-	{"attach-star", "entries of an older Redis or timeline stay valid"},
-	{"attach-dirty", "markers were lost with Redis, and a replica that lags is asked"},
-	{"unattached", "FLUSHDB takes the markers and nobody notices"},
-	{"run-id", "Redis came back with old data and nobody notices"},
-	{"stale", "a process on an old primary goes on writing"},
-	{"barrier", "Redis comes back before the invalidations that it missed"},
-	{"breaker", "reads go on in a Redis that missed invalidations"},
-	{"seed-source", "a seed counts as loaded under the lease"},
-	{"seed-dirty", "a seed is used although its key is dirty"},
-	{"wait", "every reader of a missing key loads and may fill"},
-	{"mark-key", "INVALIDATE leaves no marker on the keys"},
-	{"unlink", "INVALIDATE leaves the entries"},
-	{"raise", "INVALIDATE leaves the dependencies' counters"},
-	{"mark-dependency", "INVALIDATE leaves no marker on the dependencies"},
-	{"attach-run", "ATTACH does not mind another Redis process"},
-	{"attach-cluster", "ATTACH does not mind another timeline or cluster"},
-	{"relay", "an invalidation that failed is never repeated"},
-	// The rest are no switches of the code: they are how it is built.
-	{"proof-order", "the position is read after the document"},
-	{"proof-age", "a replica proves that it has replayed a position of long ago"},
-	{"flight-token", "loads are joined by cache key"},
-	{"invalidate-before-ack", "a write is acknowledged first and invalidated then"},
-	{"outbox-in-transaction", "a process dies after its commit and nobody knows what to invalidate"},
-	{"fill-system", "a load from the cluster before an upgrade fills after it: both may be on timeline 1"},
-	{"degraded", "what a replica said without proof, the primary being down, is stored"},
-	{"degraded-miss", "a row that a replica does not have, the primary being down, is a 404"},
-	{"negative-primary", "a 404 that a replica said without proof is stored"},
-	{"listed", "the document need not list the identifier that was asked for"},
-	{"wait-primary", "one who waited in vain for another's lease asks the replica"},
-	{"primary-only", "the barrier asks a replica whether the outbox is drained"},
-	{"outbox-id", "an outbox id is given twice, on two timelines"},
 }

@@ -1,4 +1,4 @@
-package cachemodel
+package model
 
 // content is what a row, an entry or an answer says of one key, by the writes that it contains.
 type content struct {
