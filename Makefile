@@ -38,10 +38,12 @@ mutation: ## switch off each guard of the cache protocol in turn; the tests must
 	go run ./test/cacheproofs/mutation
 
 .PHONY: lint
-lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck
+lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck, and the shell scripts with shellcheck
 	@unformatted=$$(gofmt -l .) && [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted; exit 1; }
 	go vet ./...
 	$(tools)/staticcheck ./...
+	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: scripts/install-deps --ci" >&2; exit 1; }
+	shellcheck -x $(shell git ls-files -- scripts .ci deploy | xargs grep -lE '^\#!.*\b(ba)?sh\b')
 
 .PHONY: build
 build: ## build the server into bin/
