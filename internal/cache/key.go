@@ -14,8 +14,8 @@ const (
 	dirtyKey = prefix + "dirty"
 )
 
-// Key is a logical key, as the write functions return them in touched: "u:<user id>",
-// "c:<contact id>", "i:<kind>:<canonical>", "d:<dictionary>".
+// Key is a logical key. Write functions return these keys in touched: "u:<user id>", "c:<contact id>",
+// "i:<kind>:<canonical>", "d:<dictionary>".
 type Key string
 
 // The two dictionaries.
@@ -24,7 +24,7 @@ const (
 	UserGroupsKey   Key = "d:user_groups"
 )
 
-// UserKey is the key of a user's document, and of everything that belongs to one user.
+// UserKey is the key of a user's document, and of the user's contacts and memberships.
 func UserKey(id uuid.UUID) Key { return Key("u:" + id.String()) }
 
 // ContactKey is the key of one contact.
@@ -50,7 +50,7 @@ func (k Key) physical() string {
 	}
 }
 
-// split separates what a write touched into Redis keys and dependencies.
+// split returns the Redis keys and the counters of dependencies for the logical keys of a write.
 func split(touched []string) (keys, deps []string) {
 	for _, t := range touched {
 		if strings.HasPrefix(t, "g:") || strings.HasPrefix(t, "t:") {

@@ -207,7 +207,7 @@ func TestAPanicIsNobodysAnswer(t *testing.T) {
 	for range callers {
 		switch outcome := <-outcomes; outcome.(type) {
 		case error:
-			require.ErrorContains(t, outcome.(error), "abandoned")
+			require.ErrorContains(t, outcome.(error), "not sent")
 		default:
 			panicked++
 		}

@@ -1,9 +1,11 @@
 #!lua
--- FILL: stores what a lease holder loaded, unless anything says that it may be old by now. A refusal
--- names its reason and gives the lease back. Without a time to live it only gives the lease back.
--- KEYS: entry, gen, dirty. ARGV: my token, seq at READ, source (replica or primary), its system
--- identifier and timeline ("<system>/<timeline>"), header (format, etag and deps are in it), time to
--- live (ms), rest of the value, dependencies ...
+-- FILL: stores the document that a lease holder loaded, if it is certain that the document is not older than
+-- a write that was acknowledged. Otherwise it replies with the reason and removes the lease. With a TTL of
+-- 0 it only removes the lease.
+-- KEYS: entry, gen, dirty. ARGV: token of the lease, seq at READ, server (replica or primary), its system
+-- identifier and timeline ("<system>/<timeline>"), header (with format, etag and dependencies), TTL (ms),
+-- rest of the value, dependencies ...
+-- Replies: OK, or lease, released, unattached, star, timeline, dependency, dirty.
 if redis.call('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 'lease' end -- guard:lease
 
 local function refuse(reason)

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- INVALIDATE: from here on no value or lease of these keys and dependencies is worth anything, and
--- whoever loads them within M asks the primary.
+-- INVALIDATE: removes the values and leases of the keys, increments the counters of the dependencies, and
+-- marks all of them as dirty for M: loads within M use the primary.
 -- KEYS: gen, dirty, entries ... ARGV: M (ms), dependencies ...
+-- Replies: OK, UNATTACHED.
 if not redis.call('HGET', KEYS[1], 'run') then return 'UNATTACHED' end
 
 local time = redis.call('TIME')
@@ -19,8 +20,8 @@ if #ARGV > 1 then
     end
 end
 
--- Remove markers that are over: more than this call added, so that the set shrinks, and few enough
--- that no call takes long.
-local over = redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 2 * (#KEYS + #ARGV))
-if #over > 0 then redis.call('ZREM', KEYS[2], unpack(over)) end
+-- Remove expired markers: more than this call added, so that the set shrinks, and few enough that no call
+-- takes long.
+local expired = redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 2 * (#KEYS + #ARGV))
+if #expired > 0 then redis.call('ZREM', KEYS[2], unpack(expired)) end
 return 'OK'

@@ -1,6 +1,9 @@
 #!lua flags=allow-oom
--- READ: a valid value, another reader's lease, or a lease of my own.
--- KEYS: entry, gen, dirty. ARGV: my token, lease (ms), format, entity tags that the client has ...
+-- READ: replies with a valid value, or with another reader's lease, or gives the caller a lease.
+-- KEYS: entry, gen, dirty. ARGV: token for a new lease, TTL of a lease (ms), format, entity tags of the
+-- client ...
+-- Replies: HIT + entry; NOT-MODIFIED + first two lines of the entry; WAIT + token + seq; MISS + seq + dirty
+-- (1: written less than M ago); UNATTACHED.
 local run, seq, star = unpack(redis.call('HMGET', KEYS[2], 'run', 'seq', '*'))
 if not run then return {'UNATTACHED'} end
 
