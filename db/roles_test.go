@@ -142,7 +142,7 @@ func TestMigratorBecomesOwner(t *testing.T) {
 
 	// Owner and groups cannot log in, and no role of ours is more than it must be.
 	require.Equal(t, []string{
-		"accounts_migrator login", "accounts_owner", "accounts_read", "accounts_reader login", "accounts_write", "accounts_writer login",
+		"accounts_migrator login", "accounts_owner", "accounts_read", "accounts_reader login", "accounts_stats", "accounts_write", "accounts_writer login",
 	}, column[string](t, a.super, `
 		SELECT r.rolname || CASE WHEN r.rolcanlogin THEN ' login' ELSE '' END
 		  FROM pg_roles AS r
@@ -150,8 +150,8 @@ func TestMigratorBecomesOwner(t *testing.T) {
 		   AND NOT (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls)
 		 ORDER BY 1`))
 	require.Equal(t, []string{
-		"accounts_migrator in accounts_owner", "accounts_owner in pg_read_all_stats",
-		"accounts_reader in accounts_read", "accounts_writer in accounts_write",
+		"accounts_migrator in accounts_owner", "accounts_reader in accounts_read",
+		"accounts_stats in pg_read_all_stats", "accounts_writer in accounts_write",
 	}, column[string](t, a.super, `
 		SELECT m.member::regrole || ' in ' || m.roleid::regrole
 		  FROM pg_auth_members AS m

@@ -69,13 +69,16 @@ type source struct {
 }
 
 // read runs query on the replica if that proves to be fresh, and on the primary if it does not, if
-// needPrimary is set, or if the replica does not have what is asked for: a miss on a replica says
+// needPrimary is set, or if the replica does not have what is asked for: a miss on a replica proves
 // nothing. With the primary down, the replica answers without proof; then a miss is unknown and
-// becomes errcode.Database.
+// becomes errcode.Database. A query that a live server cancelled because it took too long is not run on
+// another server.
 func (s *source) read(ctx context.Context, needPrimary bool, query Query) (origin, error) {
 	if !needPrimary {
 		pos, err := s.replica.Read(ctx, s.admit, query)
 		switch {
+		case postgres.StatementTimedOut(err):
+			return origin{}, err // it would take the primary as long
 		case err == nil, errors.Is(err, pgx.ErrNoRows) && (!pos.InRecovery || !guard("miss-on-primary")):
 			return s.originOf(pos), err
 		case errors.Is(err, pgx.ErrNoRows), errors.Is(err, errUnproven), errcode.Of(err) == errcode.Database:
@@ -87,6 +90,9 @@ func (s *source) read(ctx context.Context, needPrimary bool, query Query) (origi
 	pos, err := s.primary.Read(ctx, query)
 	if errcode.Of(err) != errcode.Database || errors.Is(err, pgx.ErrNoRows) {
 		return s.originOf(pos), err
+	}
+	if postgres.StatementTimedOut(err) || postgres.LockTimedOut(err) {
+		return origin{}, err // the primary is alive
 	}
 	pos, replicaErr := s.replica.Read(ctx, postgres.AdmitAny, query)
 	if errcode.Of(replicaErr) == errcode.Database && ctx.Err() == nil {

@@ -52,7 +52,7 @@ func (a *API) addContacts() {
 		body:        reflect.TypeFor[NewContact](),
 		status:      http.StatusCreated, result: reflect.TypeFor[Contact](), headers: []string{"Location"},
 		errors: []errcode.Code{
-			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
 		handle: a.addContact,
 	})
@@ -71,7 +71,7 @@ func (a *API) addContacts() {
 		body:        reflect.TypeFor[ContactPatch](), mergePatch: true,
 		status: http.StatusOK, result: reflect.TypeFor[Contact](),
 		errors: []errcode.Code{
-			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
 		handle: a.updateContact,
 	})

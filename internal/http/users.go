@@ -158,7 +158,7 @@ func (a *API) addUsers() {
 		body:   reflect.TypeFor[NewUser](),
 		status: http.StatusCreated, result: reflect.TypeFor[UserDetail](), headers: []string{"ETag", "Location"},
 		errors: []errcode.Code{
-			errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+			errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
 		handle: a.createUser,
 	})
