@@ -11,11 +11,11 @@ import (
 
 const (
 	relayInterval = 250 * time.Millisecond
-	// The relay leaves younger rows to the process that wrote them: it is about to invalidate.
+	// The relay leaves younger rows to the process that wrote them, which is about to invalidate.
 	relayMinAge = 500 * time.Millisecond
 	relayLimit  = 500
-	// Rows of bulk writes hold thousands of keys: a relay that took them all would never be done in
-	// time, and its rows would never be deleted.
+	// Rows of bulk writes hold thousands of keys. A relay that took all rows at once would exceed its
+	// time limit each time, and would never delete any.
 	relayKeys = 20_000
 
 	// Rows whose invalidation is done are deleted together.
@@ -27,8 +27,8 @@ const (
 	awaitInterval = 50 * time.Millisecond
 )
 
-// outbox deletes rows whose invalidation is done. A row that is forgotten here, because the process
-// dies or the queue is full, is invalidated once more by a relay: that is harmless.
+// outbox collects the ids of rows whose invalidation is done, to delete them. An id that is lost,
+// because the process dies or the queue is full, is invalidated once more by a relay: that is harmless.
 type outbox struct{ done chan int64 }
 
 func newOutbox() outbox { return outbox{done: make(chan int64, 8*deleteLimit)} }
@@ -40,7 +40,7 @@ func (o *outbox) markDone(id int64) {
 	}
 }
 
-// deleteDone deletes in batches until ctx ends, and then what is left.
+// deleteDone deletes rows in batches until ctx ends, then those that remain.
 func (c *Cache) deleteDone(ctx context.Context) {
 	var ids []int64
 	flush := func() {
@@ -69,7 +69,7 @@ func (c *Cache) deleteDone(ctx context.Context) {
 		case id := <-c.outbox.done:
 			ids = append(ids, id)
 		}
-		// The first row of a batch waits for its siblings.
+		// Wait for more ids after the first of a batch.
 		timer := time.After(deleteInterval)
 		for collecting := true; collecting && len(ids) < deleteLimit; {
 			select {
@@ -85,7 +85,7 @@ func (c *Cache) deleteDone(ctx context.Context) {
 	}
 }
 
-// relayOutbox invalidates what others left behind.
+// relayOutbox invalidates what other processes committed and did not invalidate.
 func (c *Cache) relayOutbox(ctx context.Context) {
 	tick := time.NewTicker(relayInterval)
 	defer tick.Stop()
@@ -96,7 +96,7 @@ func (c *Cache) relayOutbox(ctx context.Context) {
 		case <-tick.C:
 		}
 		if c.breaker.open() || !guard("relay") {
-			continue // recovery relays by itself
+			continue // recovery calls relay too
 		}
 		for {
 			n, err := c.relay(ctx, relayMinAge)
@@ -110,8 +110,8 @@ func (c *Cache) relayOutbox(ctx context.Context) {
 	}
 }
 
-// relay invalidates and deletes one batch of outbox rows and returns how many. The rows are claimed
-// by an advisory lock for the length of the transaction; zero may mean that another process works.
+// relay invalidates and deletes one batch of outbox rows and returns how many. It holds the named lock
+// of the outbox until the end of the transaction; zero may mean that another process holds it.
 func (c *Cache) relay(ctx context.Context, minAge time.Duration) (int, error) {
 	relayed := 0
 	err := c.source.primary.InTx(ctx, func(ctx context.Context, q write.Querier) error {
@@ -138,7 +138,7 @@ func (c *Cache) relay(ctx context.Context, minAge time.Duration) (int, error) {
 	return relayed, err
 }
 
-// awaitRelay returns when the outbox row is gone, or after a second.
+// awaitRelay returns when the outbox row was deleted, or after a second.
 func (c *Cache) awaitRelay(ctx context.Context, id int64) {
 	ctx, cancel := context.WithTimeout(ctx, awaitRelay)
 	defer cancel()
@@ -153,7 +153,7 @@ func (c *Cache) awaitRelay(ctx context.Context, id int64) {
 			return err
 		})
 		if err != nil {
-			return // the primary is gone too; the row is safe in it
+			return // the primary does not answer either; it has the row
 		}
 	}
 }

@@ -47,7 +47,13 @@ type limitKey struct{}
 // statementLimit bounds the time that the server may take for one statement.
 type statementLimit struct {
 	timeout  time.Duration
-	deadline time.Time // of the caller; zero if it has none
+	deadline time.Time // of a write: its statement ends cancelMargin before; zero for a read
+}
+
+// writeLimit is the limit of a write that must end before the deadline of ctx.
+func writeLimit(ctx context.Context) statementLimit {
+	deadline, _ := ctx.Deadline()
+	return statementLimit{statementTimeout, deadline}
 }
 
 // at returns the limit for a statement that is sent now, and false if the deadline is too near.
@@ -140,16 +146,15 @@ func currentLimit(conn *pgx.Conn) time.Duration {
 	return statementTimeout
 }
 
-// with lends fn one connection, for which it waits as long as wait. The primary's server cancels a
-// statement of fn after statement, or cancelMargin before the deadline of ctx if that is earlier.
+// with lends fn one connection, for which it waits as long as wait. On the primary limit bounds the
+// statements of fn; the connections of the replica have the limit of reads from the start.
 //
 // A connection on which the server turned out to be gone, or to be the wrong one, is closed together
 // with its idle siblings, which are connected to the same server; likewise one whose prepared
 // statements are stale, because those of its siblings often are too.
-func (p *pool) with(ctx context.Context, wait, statement time.Duration, fn func(*pgx.Conn) error) error {
-	deadline, _ := ctx.Deadline()
+func (p *pool) with(ctx context.Context, wait time.Duration, limit statementLimit, fn func(*pgx.Conn) error) error {
 	acquireCtx, cancel := context.WithTimeoutCause(ctx, wait, errSilent)
-	conn, err := p.Acquire(context.WithValue(acquireCtx, limitKey{}, statementLimit{statement, deadline}))
+	conn, err := p.Acquire(context.WithValue(acquireCtx, limitKey{}, limit))
 	cancel()
 	if err != nil {
 		return fmt.Errorf("connect to the %s: %w", p.name, &acquireError{err})

@@ -86,7 +86,7 @@ func (p *pool) read(ctx context.Context, admit func(Position) error, fn func(con
 
 func (p *pool) readOnce(ctx context.Context, admit func(Position) error, fn func(context.Context, read.Querier) error) (Position, error) {
 	var pos Position
-	err := p.with(ctx, readTimeout, readStatementTimeout, func(conn *pgx.Conn) error {
+	err := p.with(ctx, readTimeout, statementLimit{timeout: readStatementTimeout}, func(conn *pgx.Conn) error {
 		q := &positioned{conn: conn, admit: func(at Position) error {
 			pos = at
 			return admit(at)
@@ -98,7 +98,7 @@ func (p *pool) readOnce(ctx context.Context, admit func(Position) error, fn func
 
 func (p *pool) position(ctx context.Context) (Position, error) {
 	var pos Position
-	err := p.with(ctx, readTimeout, readStatementTimeout, func(conn *pgx.Conn) (err error) {
+	err := p.with(ctx, readTimeout, statementLimit{timeout: readStatementTimeout}, func(conn *pgx.Conn) (err error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, readTimeout, errSilent)
 		defer cancel()
 		pos, err = scanPosition(ctx, conn)

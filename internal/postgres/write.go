@@ -136,7 +136,7 @@ func (p *Primary) Write(ctx context.Context, fn func(context.Context, write.Quer
 func (p *Primary) InTx(ctx context.Context, fn func(context.Context, write.Querier) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, errSilent)
 	defer cancel()
-	err := p.pool.with(ctx, WriteTimeout, statementTimeout, func(conn *pgx.Conn) error {
+	err := p.pool.with(ctx, WriteTimeout, writeLimit(ctx), func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return fn(ctx, write.New(tx)) })
 	})
 	p.note(ctx, err)
@@ -154,7 +154,7 @@ func (p *Primary) Close() { p.pool.Close() }
 
 func (p *Primary) writeOnce(ctx context.Context, fn func(context.Context, write.Querier) error) error {
 	var watched watchedConn
-	err := p.pool.with(ctx, WriteTimeout, statementTimeout, func(conn *pgx.Conn) error {
+	err := p.pool.with(ctx, WriteTimeout, writeLimit(ctx), func(conn *pgx.Conn) error {
 		watched = watchedConn{Conn: conn}
 		delete(conn.PgConn().CustomData(), syncRepWait)
 		if err := fn(ctx, write.New(&watched)); err != nil {

@@ -311,7 +311,7 @@ func TestWrite_StatementEndsBeforeTheDeadline(t *testing.T) {
 
 func showOn(t *testing.T, p *Primary, setting string) (text string) {
 	t.Helper()
-	require.NoError(t, p.pool.with(t.Context(), WriteTimeout, statementTimeout, func(conn *pgx.Conn) error {
+	require.NoError(t, p.pool.with(t.Context(), WriteTimeout, writeLimit(t.Context()), func(conn *pgx.Conn) error {
 		return conn.QueryRow(t.Context(), "SHOW "+setting).Scan(&text)
 	}))
 	return text
