@@ -45,13 +45,6 @@ BEGIN
             USING HINT = 'create it with --template=template0 --encoding=UTF8 --locale=C.UTF-8';
     END IF;
     IF EXISTS (SELECT
-                 FROM pg_db_role_setting AS s
-                CROSS JOIN LATERAL unnest(s.setconfig) AS c (setting)
-                WHERE c.setting ILIKE 'accounts.%') THEN
-        RAISE EXCEPTION 'a setting accounts.* of a database or a role would choose a password'
-            USING HINT = 'find it with \drds, remove it with ALTER DATABASE or ALTER ROLE ... RESET';
-    END IF;
-    IF EXISTS (SELECT
                  FROM pg_namespace AS n
                  JOIN pg_roles AS r ON r.oid = n.nspowner
                 WHERE n.nspname = 'accounts_stats'
