@@ -114,7 +114,7 @@ BEGIN
     ALTER ROLE accounts_writer SET statement_timeout = '60s';
     ALTER ROLE accounts_writer SET idle_in_transaction_session_timeout = '30s';
     IF current_setting('server_version_num')::integer >= 170000 THEN
-        -- The overlap that updated_since needs (docs/replication.md) depends on this limit.
+        -- The overlap that updated_since needs (README.md) depends on this limit.
         EXECUTE 'ALTER ROLE accounts_writer SET transaction_timeout = ''60s''';
     END IF;
 END
