@@ -77,7 +77,7 @@ func TestOwnSQLSTATEs(t *testing.T) {
 		found[m[1]] = true
 	}
 	require.Equal(t, map[string]bool{
-		notFound: true, invalid: true, otherVersion: true, "unique_violation": true, "serialization_failure": true,
+		notFound: true, invalid: true, otherVersion: true, limitReached: true, "unique_violation": true, "check_violation": true, "serialization_failure": true,
 	}, found)
 	require.NotContains(t, migrationText(t), "WHEN OTHERS")
 }

@@ -255,6 +255,7 @@ const (
 	notFound     = "UA001"
 	invalid      = "UA002"
 	otherVersion = "UA003"
+	limitReached = "UA004"
 	unique       = "23505"
 	check        = "23514"
 	denied       = "42501"

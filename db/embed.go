@@ -67,7 +67,7 @@ func Bootstrap(ctx context.Context, conn *pgx.Conn, p Passwords) error {
 	for name, password := range map[string]string{
 		"migrator": p.Migrator, "reader": p.Reader, "writer": p.Writer,
 	} {
-		_, err := conn.Exec(ctx, "SELECT set_config($1, $2, false)", "accounts."+name+"_password", password)
+		_, err := conn.Exec(ctx, "SELECT pg_catalog.set_config($1, $2, false)", "accounts."+name+"_password", password)
 		if err != nil {
 			return fmt.Errorf("bootstrap: set the password of accounts_%s: %w", name, err)
 		}

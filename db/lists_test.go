@@ -2,9 +2,11 @@ package db_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -88,6 +90,53 @@ func TestListUsersAfter(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// updated_at is the time of the statement, which is visible at the commit. So a poller that goes on from
+// the time of its last poll loses what was not yet committed then; with the documented overlap it does not.
+func TestListUsersAfter_UpdatedSinceNeedsTheOverlap(t *testing.T) {
+	t.Parallel()
+	const overlap = 2 * time.Minute // README.md, "Synchronise with updated_since"
+	a := open(t)
+	now := func() time.Time { return value[time.Time](t, a.super, "SELECT clock_timestamp()") }
+	poll := func(since time.Time) []uuid.UUID {
+		return idsOf(a.walk(read.ListUsersAfterV1Params{PageLimit: 2, UpdatedSince: &since}, func() {}))
+	}
+	var users []uuid.UUID
+	for range 5 {
+		users = append(users, a.createUser(nil).ID)
+	}
+	started := now()
+
+	tx, err := connect(t, a.WriteURL).Begin(t.Context())
+	require.NoError(t, err)
+	for _, id := range users {
+		_, err := write.New(tx).UpdateUserV1(t.Context(), write.UpdateUserV1Params{UserID: id, ProfilePatch: json.RawMessage(`{"a": 1}`)})
+		require.NoError(t, err)
+	}
+	created, err := write.New(tx).CreateUserV1(t.Context(), newUser(nil))
+	require.NoError(t, err)
+	first := now() // when the poller asks, nothing is committed
+	require.Empty(t, poll(started))
+	require.NoError(t, tx.Commit(t.Context()))
+
+	require.Empty(t, poll(first), "without an overlap all changes are lost")
+	require.ElementsMatch(t, append(users, created.ID), poll(first.Add(-overlap)))
+}
+
+// The overlap covers the longest transaction of the write login, and what a replica may lag behind.
+func TestUpdatedSinceOverlap_CoversTheLimitsOfTheLogin(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	writer := connect(t, a.WriteURL)
+	seconds := func(setting string) time.Duration {
+		return time.Duration(value[int](t, writer, "SELECT extract(epoch FROM current_setting($1)::interval)::int", setting)) * time.Second
+	}
+	require.Equal(t, 60*time.Second, seconds("statement_timeout"))
+	require.Equal(t, 30*time.Second, seconds("idle_in_transaction_session_timeout"))
+	if value[int](t, writer, "SELECT current_setting('server_version_num')::int") >= 170000 {
+		require.Equal(t, 60*time.Second, seconds("transaction_timeout"))
 	}
 }
 

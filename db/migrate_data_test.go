@@ -136,7 +136,7 @@ func TestEachMigrationUpDownUpOnData(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
-	require.NotContains(t, schemas[0], "SCHEMA accounts")
+	require.NotContains(t, schemas[0], "CREATE SCHEMA accounts;")
 	require.NotContains(t, schemas[0], "DEFAULT PRIVILEGES")
 	require.NoError(t, db.Migrate(t.Context(), migrate, quiet))
 	require.Equal(t, schemas[count], dump(t, super))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/dbgen/read"
@@ -87,6 +88,70 @@ func TestCacheOutbox(t *testing.T) {
 	require.NoError(t, a.write.DeleteCacheOutboxV1(t.Context(), []int64{*g.OutboxID}))
 	require.NoError(t, a.write.DeleteCacheOutboxV1(t.Context(), nil))
 	require.Equal(t, []int64{*third.OutboxID}, ids(claim(0, 10)))
+}
+
+// A relay without work must not write WAL: it runs four times a second in every process.
+func TestClaimCacheOutbox_WritesNothingWithoutRows(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	tx, err := a.conn.Begin(t.Context())
+	require.NoError(t, err)
+	rows, err := write.New(tx).ClaimCacheOutboxV1(t.Context(), 0, 10)
+	require.NoError(t, err)
+	require.Empty(t, rows)
+	require.Nil(t, value[*string](t, tx.Conn(), "SELECT pg_current_xact_id_if_assigned()::text"))
+	require.NoError(t, tx.Rollback(t.Context()))
+}
+
+func TestNamedLocks(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	try := func(conn *pgx.Conn, name string) (got bool, err error) {
+		err = conn.QueryRow(t.Context(), "SELECT accounts.try_named_lock_v1($1)", name).Scan(&got)
+		return got, err
+	}
+	holder, other := connect(t, a.MigrateURL), connect(t, a.MigrateURL)
+	for name, end := range map[string]string{"commit": "COMMIT", "rollback": "ROLLBACK", "lost connection": ""} {
+		execute(t, holder, "BEGIN")
+		got, err := try(holder, "cache_outbox")
+		require.NoError(t, err)
+		require.True(t, got, name)
+		got, err = try(holder, "cache_outbox")
+		require.NoError(t, err)
+		require.True(t, got, "again in the same transaction")
+		got, err = try(other, "cache_outbox")
+		require.NoError(t, err)
+		require.False(t, got, name)
+		got, err = try(other, "user_groups")
+		require.NoError(t, err)
+		require.True(t, got, "another name is another lock")
+		if end == "" {
+			require.NoError(t, holder.Close(t.Context()))
+			holder = connect(t, a.MigrateURL)
+		} else {
+			execute(t, holder, end)
+		}
+		require.Eventually(t, func() bool {
+			got, err := try(other, "cache_outbox")
+			return err == nil && got
+		}, waitLimit, pollTick, name)
+	}
+	for _, call := range []string{"SELECT accounts.try_named_lock_v1('unknown')", "SELECT accounts.take_named_lock_v1('unknown')"} {
+		_, err := other.Exec(t.Context(), call)
+		requireState(t, err, "P0001", "", "")
+	}
+	// No login reaches the row or the helpers.
+	for _, url := range []string{a.WriteURL, a.PrimaryReadURL} {
+		conn := connect(t, url)
+		execute(t, conn, "SET default_transaction_read_only = off")
+		for _, attempt := range []string{
+			"SELECT FROM accounts.named_locks FOR UPDATE", "DO $$ BEGIN LOCK TABLE accounts.named_locks; END $$",
+			"SELECT accounts.try_named_lock_v1('cache_outbox')", "SELECT accounts.take_named_lock_v1('cache_outbox')",
+		} {
+			_, err := conn.Exec(t.Context(), attempt)
+			requireState(t, err, denied, "", "")
+		}
+	}
 }
 
 func TestOneRelayAtATime(t *testing.T) {

@@ -40,8 +40,9 @@ COMMENT ON FUNCTION accounts.add_contact_v1(uuid,text,text,text) IS
     'Adds an active contact to a user. A second active one of a type with on_second = replace '
     'deactivates the first in the same call; with reject it is 23505 '
     'user_contacts_single_active_key. 23505 user_contacts_active_normalized_key for a value that '
-    'another active contact has, UA001 no such user, UA002 no such type, CHECKs for the form. '
-    'Locks the user. A repetition replaces again or is refused.';
+    'another active contact has, UA001 no such user, UA002 no such type, UA004 too many contacts '
+    '(limits active_contacts, contacts), CHECKs for the form. Locks the user. A repetition '
+    'replaces again or is refused.';
 
 GRANT EXECUTE ON FUNCTION accounts.add_contact_v1(uuid,text,text,text)
     TO accounts_write;

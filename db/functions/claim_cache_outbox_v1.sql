@@ -5,24 +5,30 @@ CREATE OR REPLACE FUNCTION accounts.claim_cache_outbox_v1(p_min_age_ms integer, 
  SECURITY DEFINER ROWS 100
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+DECLARE
+    v_before timestamptz := clock_timestamp() - make_interval(secs => p_min_age_ms / 1000.0);
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('accounts.cache_outbox', 0)) THEN
+    -- Without this test an idle relay would write WAL four times a second for the lock.
+    IF NOT EXISTS (SELECT FROM accounts.cache_outbox AS o WHERE o.created_at < v_before)
+        OR NOT accounts.try_named_lock_v1('cache_outbox')
+    THEN
         RETURN;
     END IF;
     RETURN QUERY
     SELECT o.id, o.keys, o.deps, o.created_at
       FROM accounts.cache_outbox AS o
-     WHERE o.created_at < clock_timestamp() - make_interval(secs => p_min_age_ms / 1000.0)
+     WHERE o.created_at < v_before
      ORDER BY o.id
      LIMIT p_limit;
 END
 $function$;
 
 COMMENT ON FUNCTION accounts.claim_cache_outbox_v1(integer,integer) IS
-    'The oldest p_limit outbox rows older than p_min_age_ms milliseconds. Holds a '
-    'transaction-level advisory lock, so that one relay works at a time: zero rows also mean that '
-    'another one does. Call it in a transaction, invalidate, then delete_cache_outbox_v1, then '
-    'commit. Repeatable: invalidating twice is harmless.';
+    'The oldest p_limit outbox rows older than p_min_age_ms milliseconds. Locks the row '
+    'cache_outbox of accounts.named_locks until the end of the transaction, so that one relay '
+    'works at a time: zero rows also mean that another relay works. Call it in a transaction, '
+    'invalidate, then delete_cache_outbox_v1, then commit. May be repeated: invalidating twice is '
+    'harmless.';
 
 GRANT EXECUTE ON FUNCTION accounts.claim_cache_outbox_v1(integer,integer)
     TO accounts_write;

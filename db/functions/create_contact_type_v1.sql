@@ -9,6 +9,9 @@ DECLARE
     v_type accounts.contact_types;
     v_touched text[] := ARRAY['d:contact_types'];
 BEGIN
+    PERFORM accounts.take_named_lock_v1('contact_types');
+    PERFORM accounts.check_limit_v1(
+        'contact_types', 100, (SELECT count(*) + 1 FROM accounts.contact_types));
     INSERT INTO accounts.contact_types (name, on_second)
     VALUES (p_name, p_on_second)
     RETURNING * INTO v_type;
@@ -19,8 +22,9 @@ END
 $function$;
 
 COMMENT ON FUNCTION accounts.create_contact_type_v1(text,text) IS
-    'Creates a contact type. 23505 contact_types_name_key; CHECKs contact_types_name_form, '
-    'contact_types_on_second_known. A repetition is refused.';
+    'Creates a contact type. UA004 if there are 100 (limit contact_types), 23505 '
+    'contact_types_name_key; CHECKs contact_types_name_form, contact_types_on_second_known. One '
+    'transaction at a time creates contact types. A repetition is refused.';
 
 GRANT EXECUTE ON FUNCTION accounts.create_contact_type_v1(text,text)
     TO accounts_write;

@@ -9,6 +9,9 @@ DECLARE
     v_group accounts.user_groups;
     v_touched text[] := ARRAY['d:user_groups'];
 BEGIN
+    PERFORM accounts.take_named_lock_v1('user_groups');
+    PERFORM accounts.check_limit_v1(
+        'user_groups', 1000, (SELECT count(*) + 1 FROM accounts.user_groups));
     INSERT INTO accounts.user_groups (name)
     VALUES (p_name)
     RETURNING * INTO v_group;
@@ -19,8 +22,9 @@ END
 $function$;
 
 COMMENT ON FUNCTION accounts.create_user_group_v1(text) IS
-    'Creates a user group. 23505 user_groups_name_key; CHECK user_groups_name_form. A repetition '
-    'is refused.';
+    'Creates a user group. UA004 if there are 1,000 (limit user_groups), 23505 '
+    'user_groups_name_key; CHECK user_groups_name_form. One transaction at a time creates groups. '
+    'A repetition is refused.';
 
 GRANT EXECUTE ON FUNCTION accounts.create_user_group_v1(text)
     TO accounts_write;

@@ -12,6 +12,7 @@ DECLARE
     v_touched text[];
     v_outbox_id bigint;
 BEGIN
+    PERFORM accounts.check_limit_v1('active_contacts', 100, cardinality(p_contact_types));
     -- The types must not change until the commit; update_contact_type_v1 locks its row FOR UPDATE.
     PERFORM
        FROM accounts.contact_types AS t
@@ -118,7 +119,8 @@ $function$;
 COMMENT ON FUNCTION accounts.create_user_v1(boolean,jsonb,text[],text[],text[],text[]) IS
     'Creates a user with contacts (type name, value, canonical value: three arrays of one length) '
     'and groups (by name), all or nothing, and returns it. UA002 for unknown types and groups, '
-    '23505 user_contacts_single_active_key for a second contact of a single type, 23505 '
+    'UA004 for more than 100 contacts (limit active_contacts), 23505 '
+    'user_contacts_single_active_key for a second contact of a single type, 23505 '
     'user_contacts_active_normalized_key for values that are taken, each naming all fields; '
     'CHECKs for the form. Locks the types against change, and the contacts'' unique keys in key '
     'order. Not idempotent: a repetition with contacts is refused, one without creates another '

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION accounts.delete_cache_outbox_v1(p_ids bigint[])
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    -- Skipping locked rows: whoever holds one is deleting it too, and nobody must wait for that.
+    -- A row that is locked is being deleted by another session: skip it instead of waiting.
     DELETE FROM accounts.cache_outbox AS o
      WHERE o.id IN (SELECT l.id
                       FROM accounts.cache_outbox AS l

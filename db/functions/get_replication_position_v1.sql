@@ -13,8 +13,8 @@ BEGIN
         RETURN QUERY
         SELECT v_system_identifier,
                true,
-               -- No row without a WAL receiver: then the timeline is not known.
-               (SELECT r.received_tli FROM pg_stat_get_wal_receiver() AS r),
+               -- NULL without a WAL receiver: then the timeline is not known.
+               accounts_stats.received_timeline(),
                pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint;
     ELSE
         v_lsn := pg_current_wal_flush_lsn();

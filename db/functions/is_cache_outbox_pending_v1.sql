@@ -11,7 +11,7 @@ END
 $function$;
 
 COMMENT ON FUNCTION accounts.is_cache_outbox_pending_v1(bigint) IS
-    'Whether the invalidation of this outbox row is still owed. Ask the primary. No locks.';
+    'Whether the invalidation of this outbox row is pending. Ask the primary. No locks.';
 
 GRANT EXECUTE ON FUNCTION accounts.is_cache_outbox_pending_v1(bigint)
     TO accounts_read, accounts_write;

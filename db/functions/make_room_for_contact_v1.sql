@@ -7,6 +7,8 @@ CREATE OR REPLACE FUNCTION accounts.make_room_for_contact_v1(p_user_id uuid, p_t
 AS $function$
 DECLARE
     v_touched text[] := '{}';
+    v_active bigint;
+    v_all bigint;
 BEGIN
     IF p_type.on_second = 'replace' THEN
         WITH replaced AS (
@@ -54,13 +56,24 @@ BEGIN
             SCHEMA = 'accounts', TABLE = 'user_contacts',
             CONSTRAINT = 'user_contacts_active_normalized_key';
     END IF;
+
+    -- After a replacement, which frees the place that the new contact takes.
+    SELECT count(*) FILTER (WHERE c.is_active AND c.id IS DISTINCT FROM p_contact_id) + 1,
+           count(*) FILTER (WHERE c.id IS DISTINCT FROM p_contact_id) + 1
+      INTO v_active, v_all
+      FROM accounts.user_contacts AS c
+     WHERE c.user_id = p_user_id;
+    PERFORM accounts.check_limit_v1('active_contacts', 100, v_active);
+    PERFORM accounts.check_limit_v1('contacts', 1000, v_all);
     RETURN v_touched;
 END
 $function$;
 
 COMMENT ON FUNCTION accounts.make_room_for_contact_v1(uuid,accounts.contact_types,text,uuid) IS
     'Internal: prepares a user whose lock is held for one more active contact (p_contact_id if it '
-    'exists already) as on_second of the type says, and returns the logical keys of what it '
-    'deactivated. 23505 user_contacts_single_active_key or user_contacts_active_normalized_key.';
+    'exists already) as on_second of the type decides, and returns the logical keys of what it '
+    'deactivated. 23505 user_contacts_single_active_key or user_contacts_active_normalized_key, '
+    'UA004 if the user would have more than 100 active contacts (limit active_contacts) or more '
+    'than 1,000 with the deactivated ones (limit contacts).';
 
 -- Internal: granted to nobody.

@@ -62,8 +62,8 @@ COMMENT ON FUNCTION accounts.update_contact_v1(uuid,text,text,boolean) IS
     'Changes the value of an active contact (p_value together with p_normalized), deactivates or '
     'reactivates it; NULL leaves a part as it is. A reactivation obeys on_second like '
     'add_contact_v1. A call that changes nothing touches nothing. UA001 no such contact, UA002 a '
-    'new value for a deactivated contact, 23505 as in add_contact_v1, CHECKs for the form. Locks '
-    'the user. May be repeated.';
+    'new value for a deactivated contact, UA004 and 23505 as in add_contact_v1, CHECKs for the '
+    'form. Locks the user. May be repeated.';
 
 GRANT EXECUTE ON FUNCTION accounts.update_contact_v1(uuid,text,text,boolean)
     TO accounts_write;

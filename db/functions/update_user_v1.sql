@@ -19,6 +19,12 @@ BEGIN
             DETAIL = jsonb_build_object('version', v_user.version)::text;
     END IF;
 
+    IF pg_column_size(p_profile_patch) > 131072 THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation',
+            MESSAGE = 'the merge patch is larger than any that fits',
+            SCHEMA = 'accounts', TABLE = 'users', CONSTRAINT = 'users_profile_size';
+    END IF;
     v_is_active := coalesce(p_is_active, v_user.is_active);
     v_profile := CASE WHEN p_profile_patch IS NULL THEN v_user.profile
                       ELSE accounts.merge_patch_v1(v_user.profile, p_profile_patch) END;
@@ -50,8 +56,9 @@ COMMENT ON FUNCTION accounts.update_user_v1(uuid,jsonb,boolean,bigint) IS
     'Applies a merge patch (RFC 7396) to the profile and sets is_active; NULL leaves either as it '
     'is. With p_expected_version not NULL only that version is changed. A patch that changes '
     'nothing raises no version and touches nothing. UA001 no such user, UA003 another version '
-    '(DETAIL has the current one), CHECKs for the profile. Locks the user. May be repeated unless '
-    'a version is expected.';
+    '(DETAIL has the current one), CHECKs for the profile, users_profile_size also for a patch of '
+    'more than 128 KiB in binary form. Locks the user. May be repeated unless a version is '
+    'expected.';
 
 GRANT EXECUTE ON FUNCTION accounts.update_user_v1(uuid,jsonb,boolean,bigint)
     TO accounts_write;

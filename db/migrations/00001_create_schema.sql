@@ -12,7 +12,9 @@ BEGIN
       INTO v_missing
       FROM unnest(ARRAY['accounts_owner', 'accounts_read', 'accounts_write']) AS r (name)
      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS p WHERE p.rolname = r.name);
-    IF v_missing IS NOT NULL OR current_user <> 'accounts_owner' THEN
+    IF v_missing IS NOT NULL OR current_user <> 'accounts_owner'
+        OR pg_catalog.to_regprocedure('accounts_stats.received_timeline()') IS NULL
+    THEN
         RAISE EXCEPTION 'this database is not prepared (missing roles: %, current user: %)',
             coalesce(v_missing, 'none'), current_user
             USING HINT = 'let a superuser run db/bootstrap.sql, then migrate as accounts_migrator';
@@ -21,7 +23,7 @@ END
 $$;
 -- +goose StatementEnd
 
--- PostgreSQL gives EXECUTE on every new function to PUBLIC; here nobody has it until it is granted.
+-- PostgreSQL grants EXECUTE on every new function to PUBLIC; here each grant is explicit.
 ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 
 CREATE SCHEMA accounts AUTHORIZATION accounts_owner;

@@ -139,6 +139,17 @@ COMMENT ON TABLE accounts.cache_outbox IS
     'Cache invalidations that were committed with their write and are not yet known to be done: '
     'the logical keys and dependencies that the write touched (docs/caching.md).';
 
+CREATE TABLE accounts.named_locks (
+    name text COLLATE "C" NOT NULL,
+    CONSTRAINT named_locks_pkey PRIMARY KEY (name)
+);
+COMMENT ON TABLE accounts.named_locks IS
+    'One row for each kind of work that one transaction at a time may do. The lock is the lock on '
+    'the row (try_named_lock_v1, take_named_lock_v1): only functions of accounts_owner reach it.';
+
+INSERT INTO accounts.named_locks (name)
+VALUES ('cache_outbox'), ('contact_types'), ('user_groups');
+
 INSERT INTO accounts.contact_types (id, name, on_second)
 VALUES ('00000000-0000-7000-8000-000000000001', 'phone', 'reject'),
        ('00000000-0000-7000-8000-000000000002', 'email', 'reject'),
@@ -146,6 +157,7 @@ VALUES ('00000000-0000-7000-8000-000000000001', 'phone', 'reject'),
 
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
+DROP TABLE accounts.named_locks;
 DROP TABLE accounts.cache_outbox;
 DROP TABLE accounts.user_group_memberships;
 DROP TABLE accounts.user_groups;

@@ -1,4 +1,4 @@
--- What the service needs besides users: the cache outbox, and where a server stands.
+-- What the service needs besides users: the cache outbox, named locks, and where a server stands.
 
 -- +goose Up
 SET LOCAL lock_timeout = '5s';
@@ -10,7 +10,7 @@ CREATE TABLE accounts.cache_outbox_entry_v1 (
     created_at timestamptz NOT NULL,
     CONSTRAINT cache_outbox_entry_v1_is_a_contract CHECK (false) NO INHERIT
 );
-COMMENT ON TABLE accounts.cache_outbox_entry_v1 IS 'Contract: one invalidation that is still owed.';
+COMMENT ON TABLE accounts.cache_outbox_entry_v1 IS 'Contract: one invalidation that is pending.';
 
 CREATE TABLE accounts.cache_outbox_status_v1 (
     pending bigint NOT NULL,
@@ -56,6 +56,86 @@ COMMENT ON FUNCTION accounts.record_change_v1(text[], text[]) IS
     '(g:<group id>, t:<contact type id>).';
 
 -- +goose StatementBegin
+CREATE FUNCTION accounts.try_named_lock_v1(
+    p_name text
+)
+RETURNS boolean
+LANGUAGE plpgsql
+VOLATILE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM
+       FROM accounts.named_locks AS l
+      WHERE l.name = p_name
+        FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    IF NOT EXISTS (SELECT FROM accounts.named_locks AS l WHERE l.name = p_name) THEN
+        RAISE EXCEPTION 'accounts.named_locks has no row %', p_name;
+    END IF;
+    RETURN false;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.try_named_lock_v1(text) IS
+    'Internal: takes the lock of this name until the end of the transaction, for work that one '
+    'process at a time may do. False, at once, if another transaction has it. The lock ends with '
+    'the commit, the rollback or the connection. It writes a few bytes of WAL: look first whether '
+    'there is work. P0001 if accounts.named_locks has no such row. Advisory locks are not used: '
+    'every login could take them.';
+
+-- +goose StatementBegin
+CREATE FUNCTION accounts.take_named_lock_v1(
+    p_name text
+)
+RETURNS void
+LANGUAGE plpgsql
+VOLATILE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM accounts.named_locks AS l WHERE l.name = p_name FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'accounts.named_locks has no row %', p_name;
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.take_named_lock_v1(text) IS
+    'Internal: try_named_lock_v1 that waits (55P03 after lock_timeout).';
+
+-- +goose StatementBegin
+CREATE FUNCTION accounts.check_limit_v1(
+    p_limit text,
+    p_maximum bigint,
+    p_count bigint
+)
+RETURNS void
+LANGUAGE plpgsql
+IMMUTABLE PARALLEL SAFE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_count > p_maximum THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'UA004',
+            MESSAGE = 'limit reached',
+            DETAIL = jsonb_build_object('limit', p_limit, 'maximum', p_maximum)::text;
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.check_limit_v1(text, bigint, bigint) IS
+    'Internal: UA004 if p_count rows are more than p_maximum. p_limit (active_contacts, contacts, '
+    'contact_types, user_groups) tells the service which limit it is. The caller holds a lock that '
+    'keeps the count from changing.';
+
+-- +goose StatementBegin
 CREATE FUNCTION accounts.claim_cache_outbox_v1(
     p_min_age_ms integer,
     p_limit integer
@@ -66,24 +146,30 @@ VOLATILE ROWS 100
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_before timestamptz := clock_timestamp() - make_interval(secs => p_min_age_ms / 1000.0);
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('accounts.cache_outbox', 0)) THEN
+    -- Without this test an idle relay would write WAL four times a second for the lock.
+    IF NOT EXISTS (SELECT FROM accounts.cache_outbox AS o WHERE o.created_at < v_before)
+        OR NOT accounts.try_named_lock_v1('cache_outbox')
+    THEN
         RETURN;
     END IF;
     RETURN QUERY
     SELECT o.id, o.keys, o.deps, o.created_at
       FROM accounts.cache_outbox AS o
-     WHERE o.created_at < clock_timestamp() - make_interval(secs => p_min_age_ms / 1000.0)
+     WHERE o.created_at < v_before
      ORDER BY o.id
      LIMIT p_limit;
 END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.claim_cache_outbox_v1(integer, integer) IS
-    'The oldest p_limit outbox rows older than p_min_age_ms milliseconds. Holds a '
-    'transaction-level advisory lock, so that one relay works at a time: zero rows also mean that '
-    'another one does. Call it in a transaction, invalidate, then delete_cache_outbox_v1, then '
-    'commit. Repeatable: invalidating twice is harmless.';
+    'The oldest p_limit outbox rows older than p_min_age_ms milliseconds. Locks the row '
+    'cache_outbox of accounts.named_locks until the end of the transaction, so that one relay '
+    'works at a time: zero rows also mean that another relay works. Call it in a transaction, '
+    'invalidate, then delete_cache_outbox_v1, then commit. May be repeated: invalidating twice is '
+    'harmless.';
 GRANT EXECUTE ON FUNCTION accounts.claim_cache_outbox_v1(integer, integer) TO accounts_write;
 
 -- +goose StatementBegin
@@ -97,7 +183,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- Skipping locked rows: whoever holds one is deleting it too, and nobody must wait for that.
+    -- A row that is locked is being deleted by another session: skip it instead of waiting.
     DELETE FROM accounts.cache_outbox AS o
      WHERE o.id IN (SELECT l.id
                       FROM accounts.cache_outbox AS l
@@ -128,7 +214,7 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.is_cache_outbox_pending_v1(bigint) IS
-    'Whether the invalidation of this outbox row is still owed. Ask the primary. No locks.';
+    'Whether the invalidation of this outbox row is pending. Ask the primary. No locks.';
 GRANT EXECUTE ON FUNCTION accounts.is_cache_outbox_pending_v1(bigint)
     TO accounts_read, accounts_write;
 
@@ -170,8 +256,8 @@ BEGIN
         RETURN QUERY
         SELECT v_system_identifier,
                true,
-               -- No row without a WAL receiver: then the timeline is not known.
-               (SELECT r.received_tli FROM pg_stat_get_wal_receiver() AS r),
+               -- NULL without a WAL receiver: then the timeline is not known.
+               accounts_stats.received_timeline(),
                pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint;
     ELSE
         v_lsn := pg_current_wal_flush_lsn();
@@ -220,6 +306,9 @@ DROP FUNCTION accounts.get_cache_outbox_status_v1();
 DROP FUNCTION accounts.is_cache_outbox_pending_v1(bigint);
 DROP FUNCTION accounts.delete_cache_outbox_v1(bigint[]);
 DROP FUNCTION accounts.claim_cache_outbox_v1(integer, integer);
+DROP FUNCTION accounts.check_limit_v1(text, bigint, bigint);
+DROP FUNCTION accounts.take_named_lock_v1(text);
+DROP FUNCTION accounts.try_named_lock_v1(text);
 DROP FUNCTION accounts.record_change_v1(text[], text[]);
 DROP TABLE accounts.replication_position_v1;
 DROP TABLE accounts.cache_outbox_status_v1;

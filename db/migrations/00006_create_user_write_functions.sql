@@ -101,6 +101,7 @@ DECLARE
     v_touched text[];
     v_outbox_id bigint;
 BEGIN
+    PERFORM accounts.check_limit_v1('active_contacts', 100, cardinality(p_contact_types));
     -- The types must not change until the commit; update_contact_type_v1 locks its row FOR UPDATE.
     PERFORM
        FROM accounts.contact_types AS t
@@ -207,7 +208,8 @@ $$;
 COMMENT ON FUNCTION accounts.create_user_v1(boolean, jsonb, text[], text[], text[], text[]) IS
     'Creates a user with contacts (type name, value, canonical value: three arrays of one length) '
     'and groups (by name), all or nothing, and returns it. UA002 for unknown types and groups, '
-    '23505 user_contacts_single_active_key for a second contact of a single type, 23505 '
+    'UA004 for more than 100 contacts (limit active_contacts), 23505 '
+    'user_contacts_single_active_key for a second contact of a single type, 23505 '
     'user_contacts_active_normalized_key for values that are taken, each naming all fields; '
     'CHECKs for the form. Locks the types against change, and the contacts'' unique keys in key '
     'order. Not idempotent: a repetition with contacts is refused, one without creates another '
@@ -242,6 +244,12 @@ BEGIN
             DETAIL = jsonb_build_object('version', v_user.version)::text;
     END IF;
 
+    IF pg_column_size(p_profile_patch) > 131072 THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation',
+            MESSAGE = 'the merge patch is larger than any that fits',
+            SCHEMA = 'accounts', TABLE = 'users', CONSTRAINT = 'users_profile_size';
+    END IF;
     v_is_active := coalesce(p_is_active, v_user.is_active);
     v_profile := CASE WHEN p_profile_patch IS NULL THEN v_user.profile
                       ELSE accounts.merge_patch_v1(v_user.profile, p_profile_patch) END;
@@ -273,8 +281,9 @@ COMMENT ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint) IS
     'Applies a merge patch (RFC 7396) to the profile and sets is_active; NULL leaves either as it '
     'is. With p_expected_version not NULL only that version is changed. A patch that changes '
     'nothing raises no version and touches nothing. UA001 no such user, UA003 another version '
-    '(DETAIL has the current one), CHECKs for the profile. Locks the user. May be repeated unless '
-    'a version is expected.';
+    '(DETAIL has the current one), CHECKs for the profile, users_profile_size also for a patch of '
+    'more than 128 KiB in binary form. Locks the user. May be repeated unless a version is '
+    'expected.';
 GRANT EXECUTE ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint) TO accounts_write;
 
 -- +goose Down

@@ -129,6 +129,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_touched text[] := '{}';
+    v_active bigint;
+    v_all bigint;
 BEGIN
     IF p_type.on_second = 'replace' THEN
         WITH replaced AS (
@@ -176,14 +178,25 @@ BEGIN
             SCHEMA = 'accounts', TABLE = 'user_contacts',
             CONSTRAINT = 'user_contacts_active_normalized_key';
     END IF;
+
+    -- After a replacement, which frees the place that the new contact takes.
+    SELECT count(*) FILTER (WHERE c.is_active AND c.id IS DISTINCT FROM p_contact_id) + 1,
+           count(*) FILTER (WHERE c.id IS DISTINCT FROM p_contact_id) + 1
+      INTO v_active, v_all
+      FROM accounts.user_contacts AS c
+     WHERE c.user_id = p_user_id;
+    PERFORM accounts.check_limit_v1('active_contacts', 100, v_active);
+    PERFORM accounts.check_limit_v1('contacts', 1000, v_all);
     RETURN v_touched;
 END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.make_room_for_contact_v1(uuid, accounts.contact_types, text, uuid) IS
     'Internal: prepares a user whose lock is held for one more active contact (p_contact_id if it '
-    'exists already) as on_second of the type says, and returns the logical keys of what it '
-    'deactivated. 23505 user_contacts_single_active_key or user_contacts_active_normalized_key.';
+    'exists already) as on_second of the type decides, and returns the logical keys of what it '
+    'deactivated. 23505 user_contacts_single_active_key or user_contacts_active_normalized_key, '
+    'UA004 if the user would have more than 100 active contacts (limit active_contacts) or more '
+    'than 1,000 with the deactivated ones (limit contacts).';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.identifier_keys_v1(
@@ -257,8 +270,9 @@ COMMENT ON FUNCTION accounts.add_contact_v1(uuid, text, text, text) IS
     'Adds an active contact to a user. A second active one of a type with on_second = replace '
     'deactivates the first in the same call; with reject it is 23505 '
     'user_contacts_single_active_key. 23505 user_contacts_active_normalized_key for a value that '
-    'another active contact has, UA001 no such user, UA002 no such type, CHECKs for the form. '
-    'Locks the user. A repetition replaces again or is refused.';
+    'another active contact has, UA001 no such user, UA002 no such type, UA004 too many contacts '
+    '(limits active_contacts, contacts), CHECKs for the form. Locks the user. A repetition replaces '
+    'again or is refused.';
 GRANT EXECUTE ON FUNCTION accounts.add_contact_v1(uuid, text, text, text) TO accounts_write;
 
 -- +goose StatementBegin
@@ -331,8 +345,8 @@ COMMENT ON FUNCTION accounts.update_contact_v1(uuid, text, text, boolean) IS
     'Changes the value of an active contact (p_value together with p_normalized), deactivates or '
     'reactivates it; NULL leaves a part as it is. A reactivation obeys on_second like '
     'add_contact_v1. A call that changes nothing touches nothing. UA001 no such contact, UA002 a '
-    'new value for a deactivated contact, 23505 as in add_contact_v1, CHECKs for the form. Locks '
-    'the user. May be repeated.';
+    'new value for a deactivated contact, UA004 and 23505 as in add_contact_v1, CHECKs for the '
+    'form. Locks the user. May be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.update_contact_v1(uuid, text, text, boolean) TO accounts_write;
 
 -- +goose StatementBegin

@@ -104,6 +104,9 @@ DECLARE
     v_type accounts.contact_types;
     v_touched text[] := ARRAY['d:contact_types'];
 BEGIN
+    PERFORM accounts.take_named_lock_v1('contact_types');
+    PERFORM accounts.check_limit_v1(
+        'contact_types', 100, (SELECT count(*) + 1 FROM accounts.contact_types));
     INSERT INTO accounts.contact_types (name, on_second)
     VALUES (p_name, p_on_second)
     RETURNING * INTO v_type;
@@ -114,8 +117,9 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.create_contact_type_v1(text, text) IS
-    'Creates a contact type. 23505 contact_types_name_key; CHECKs contact_types_name_form, '
-    'contact_types_on_second_known. A repetition is refused.';
+    'Creates a contact type. UA004 if there are 100 (limit contact_types), 23505 '
+    'contact_types_name_key; CHECKs contact_types_name_form, contact_types_on_second_known. One '
+    'transaction at a time creates contact types. A repetition is refused.';
 GRANT EXECUTE ON FUNCTION accounts.create_contact_type_v1(text, text) TO accounts_write;
 
 -- +goose StatementBegin
@@ -193,6 +197,9 @@ DECLARE
     v_group accounts.user_groups;
     v_touched text[] := ARRAY['d:user_groups'];
 BEGIN
+    PERFORM accounts.take_named_lock_v1('user_groups');
+    PERFORM accounts.check_limit_v1(
+        'user_groups', 1000, (SELECT count(*) + 1 FROM accounts.user_groups));
     INSERT INTO accounts.user_groups (name)
     VALUES (p_name)
     RETURNING * INTO v_group;
@@ -203,8 +210,9 @@ END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.create_user_group_v1(text) IS
-    'Creates a user group. 23505 user_groups_name_key; CHECK user_groups_name_form. A repetition '
-    'is refused.';
+    'Creates a user group. UA004 if there are 1,000 (limit user_groups), 23505 '
+    'user_groups_name_key; CHECK user_groups_name_form. One transaction at a time creates groups. '
+    'A repetition is refused.';
 GRANT EXECUTE ON FUNCTION accounts.create_user_group_v1(text) TO accounts_write;
 
 -- +goose StatementBegin

@@ -134,6 +134,10 @@ func (s *Service) checkRow(row BulkRow) (string, *RowFault) {
 		// No group has a comma in its name, and the functions separate names by it.
 		return "", &RowFault{Code: "unknown_group", Column: "user_groups"}
 	}
+	// With Merge the profile is a patch of an existing user's, so members that are null do not count.
+	if fault := checkProfilePatch(row.Profile); fault != nil {
+		return "", &RowFault{Code: fault.Code, Column: fault.Field}
+	}
 	normalized, err := s.parser.Canonical(identifier.Phone, row.Phone)
 	if err != nil {
 		return "", &RowFault{Code: fieldOf("phone", err).Code, Column: "phone"}

@@ -27,11 +27,13 @@ type LookupResult struct {
 	User      []byte
 }
 
-// Lookup answers many identifiers in one call of the database, one result each, in their order.
+// Lookup answers many identifiers in one call of the database, one result each, in their order. An
+// identifier that is given several times, in whatever spelling, is looked up once.
 func (s *Service) Lookup(ctx context.Context, texts []string) ([]LookupResult, Origin, error) {
 	results := make([]LookupResult, len(texts))
 	canonical := make([]string, 0, len(texts))
-	index := make([]int, 0, len(texts)) // of the result that canonical[i] answers
+	items := make([][]int, 0, len(texts)) // items[i] are the results that canonical[i] answers
+	position := make(map[identifier.Identifier]int, len(texts))
 	keys := make([]cache.Key, 0, len(texts))
 	for i, text := range texts {
 		ident, err := s.parser.Parse(text)
@@ -40,8 +42,14 @@ func (s *Service) Lookup(ctx context.Context, texts []string) ([]LookupResult, O
 			continue
 		}
 		results[i] = LookupResult{Status: LookupNotFound, MatchedBy: ident.Kind}
-		canonical, index = append(canonical, ident.Canonical), append(index, i)
-		keys = append(keys, identifierKey(ident))
+		at, known := position[ident]
+		if !known {
+			at = len(canonical)
+			position[ident] = at
+			canonical, items = append(canonical, ident.Canonical), append(items, nil)
+			keys = append(keys, identifierKey(ident))
+		}
+		items[at] = append(items[at], i)
 	}
 
 	var found []cache.Key
@@ -56,8 +64,9 @@ func (s *Service) Lookup(ctx context.Context, texts []string) ([]LookupResult, O
 			if err != nil {
 				return err
 			}
-			r := &results[index[row.ItemNo]]
-			r.Status, r.User = LookupFound, d.Body
+			for _, i := range items[row.ItemNo] {
+				results[i].Status, results[i].User = LookupFound, d.Body
+			}
 			found = append(found, cache.UserKey(row.ID))
 		}
 		return nil
@@ -66,10 +75,12 @@ func (s *Service) Lookup(ctx context.Context, texts []string) ([]LookupResult, O
 	if err != nil {
 		return nil, Origin{}, err
 	}
-	// What a replica does not have is unknown, and whom it has may have been written just now.
+	// A miss on a replica proves nothing, and a user whom it has may have been written just now.
 	if origin.Server == routing.FromReplica && (len(found) < len(canonical) || s.cache.Dirty(ctx, found)) {
-		for _, i := range index {
-			results[i].Status, results[i].User = LookupNotFound, nil
+		for _, same := range items {
+			for _, i := range same {
+				results[i].Status, results[i].User = LookupNotFound, nil
+			}
 		}
 		origin.Server = routing.FromPrimary
 		err = s.router.ReadPrimary(ctx, query)
@@ -145,7 +156,7 @@ func (s *Service) GroupMembers(ctx context.Context, groupID uuid.UUID, cursor st
 	return slice, origin, err
 }
 
-// formatCursor hides the id that a list went on from: clients shall not build on it.
+// formatCursor encodes the id after which a list goes on; clients must not depend on the form.
 func formatCursor(id uuid.UUID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
 
 func parseCursor(cursor string) (*uuid.UUID, error) {

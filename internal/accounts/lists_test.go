@@ -2,12 +2,15 @@ package accounts_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -53,6 +56,42 @@ func TestLookup(t *testing.T) {
 	none, _, err := p.Lookup(t.Context(), []string{"", "@"})
 	require.NoError(t, err)
 	require.Equal(t, []string{"invalid ", "invalid "}, statuses(none))
+}
+
+// An identifier in several spellings is one lookup of the database, and each item has its result.
+func TestLookup_DuplicatesAreLookedUpOnce(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Shared(t)
+	p := newProcess(t, d)
+	ann := p.createUser(phone(1))
+	super, err := pgx.Connect(t.Context(), d.SuperURL)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = super.Close(context.Background()) })
+	_, err = super.Exec(t.Context(), `
+		ALTER FUNCTION accounts.lookup_users_v1(text[]) RENAME TO looked_up;
+		CREATE FUNCTION accounts.lookup_users_v1(p_identifiers text[])
+		RETURNS SETOF accounts.user_lookup_v1 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+		BEGIN
+			IF cardinality(p_identifiers) <> 3 THEN
+				RAISE EXCEPTION 'looked up % identifiers', cardinality(p_identifiers);
+			END IF;
+			RETURN QUERY SELECT * FROM accounts.looked_up(p_identifiers);
+		END $$;
+		GRANT EXECUTE ON FUNCTION accounts.lookup_users_v1(text[]) TO accounts_read, accounts_write`)
+	require.NoError(t, err)
+	require.NoError(t, d.WaitForReplay(t.Context()))
+
+	spellings := []string{
+		"+79990000001", "8 (999) 000-00-01", "", phone(1), ann.String(), strings.ToUpper(ann.String()), phone(2), "+7 999 000 00 02", phone(1),
+	}
+	results, _, err := p.Lookup(t.Context(), spellings)
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"found phone", "found phone", "invalid ", "found phone", "found uuid", "found uuid", "not_found phone", "not_found phone", "found phone",
+	}, statuses(results))
+	for _, i := range []int{1, 3, 4, 5, 8} {
+		require.Equal(t, string(results[0].User), string(results[i].User))
+	}
 }
 
 // The replica stands still: whatever was written is answered all the same.

@@ -140,6 +140,9 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 		params.ContactValues = append(params.ContactValues, c.Value)
 		params.ContactNormalized = append(params.ContactNormalized, normalized)
 	}
+	if fault := checkProfile(u.Profile); fault != nil {
+		faults = append(faults, *fault)
+	}
 	if len(faults) > 0 {
 		return uuid.Nil, Answer{}, invalidValues(faults)
 	}
@@ -159,6 +162,9 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 // UpdateUser applies a patch. If the user has another version than expected, the error is
 // PreconditionFailed and the answer has the current tag.
 func (s *Service) UpdateUser(ctx context.Context, id uuid.UUID, p UserPatch) (Answer, error) {
+	if fault := checkProfilePatch(p.Profile); fault != nil {
+		return Answer{}, errcode.Invalid(*fault)
+	}
 	var row write.UserWriteV1
 	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
 		row, err = q.UpdateUserV1(ctx, write.UpdateUserV1Params{

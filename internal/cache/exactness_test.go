@@ -19,8 +19,10 @@ import (
 
 	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/cache"
+	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/errcode"
 	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/routing"
 )
 
 // catalog is a handful of everything that is cached.
@@ -377,4 +379,36 @@ func TestEntriesAreFreshRendersWhenFaultsHeal(t *testing.T) {
 		require.Equal(t, fresh, c.render(t, a))
 		return compare() == len(fresh)
 	})
+}
+
+// A query that a live server cancelled because it took too long is not run on the other server.
+func TestRead_SlowQueryRunsOnce(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Shared(t)
+	execute(t, db.SuperURL, `CREATE OR REPLACE FUNCTION accounts.list_user_groups_v1()
+		RETURNS SETOF accounts.user_group_v1 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$ BEGIN PERFORM pg_sleep(10); END $$`)
+	require.NoError(t, db.WaitForReplay(t.Context()))
+	p := newProcess(t, db.WriteURL, db.ReadURL, db.Redis().URL)
+	p.run(t)
+	for name, run := range map[string]func(routing.Query) error{
+		"replica": func(q routing.Query) error { _, err := p.Read(t.Context(), nil, q); return err },
+		"primary": func(q routing.Query) error { return p.router.ReadPrimary(t.Context(), q) },
+		"dirty": func(q routing.Query) error {
+			id, _ := p.createUser(t, "+79160000000", "old")
+			p.Invalidate(t.Context(), p.setProfile(t, id, "new").touched, nil)
+			_, err := p.Read(t.Context(), []cache.Key{cache.UserKey(id)}, q)
+			return err
+		},
+	} {
+		calls := 0
+		started := time.Now()
+		err := run(func(ctx context.Context, q read.Querier) error {
+			calls++
+			_, err := q.ListUserGroupsV1(ctx)
+			return err
+		})
+		require.Equal(t, errcode.Database, errcode.Of(err), name)
+		require.Equal(t, 1, calls, name)
+		require.Less(t, time.Since(started), 2*time.Second, name)
+	}
 }

@@ -135,7 +135,7 @@ func TestBreakerClosesOnlyAfterTheDrain(t *testing.T) {
 	made := p.setProfile(t, id, "new")
 	started := time.Now()
 	p.Invalidate(ctx, made.touched, made.outbox)
-	require.GreaterOrEqual(t, time.Since(started), outbox.AwaitRelay, "somebody might have relayed it")
+	require.GreaterOrEqual(t, time.Since(started), outbox.AwaitRelay, "another process might have relayed it")
 	require.Less(t, time.Since(started), 2*outbox.AwaitRelay+waitLimit/5)
 	require.EqualValues(t, 1, p.pending(t))
 
@@ -150,7 +150,7 @@ func TestBreakerClosesOnlyAfterTheDrain(t *testing.T) {
 	defer other.Close(context.Background())
 	_, err = other.Exec(ctx, "BEGIN")
 	require.NoError(t, err)
-	_, err = other.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended('accounts.cache_outbox', 0))")
+	_, err = other.Exec(ctx, "SELECT FROM accounts.named_locks WHERE name = 'cache_outbox' FOR UPDATE")
 	require.NoError(t, err)
 	for len(attached) > 0 {
 		<-attached
@@ -159,7 +159,7 @@ func TestBreakerClosesOnlyAfterTheDrain(t *testing.T) {
 	<-attached
 	r = p.answer(t, id)
 	require.Contains(t, string(r.Body), "new")
-	require.Equal(t, cache.Bypass, r.Status, "the row is still owed")
+	require.Equal(t, cache.Bypass, r.Status, "the row is still pending")
 	_, err = other.Exec(ctx, "ROLLBACK")
 	require.NoError(t, err)
 	recovered()

@@ -25,6 +25,7 @@ const (
 	Forbidden             Code = "FORBIDDEN"
 	IdentifierTaken       Code = "IDENTIFIER_TAKEN"
 	NameTaken             Code = "NAME_TAKEN"
+	LimitReached          Code = "LIMIT_REACHED"
 	PreconditionFailed    Code = "PRECONDITION_FAILED"
 	PayloadTooLarge       Code = "PAYLOAD_TOO_LARGE"
 	UnsupportedMediaType  Code = "UNSUPPORTED_MEDIA_TYPE"
@@ -39,7 +40,7 @@ const (
 func All() []Code {
 	return []Code{
 		Validation, NotFound, Database, FileUpload, InvalidSecondLogin, ContactTypeConflict,
-		Unauthenticated, Forbidden, IdentifierTaken, NameTaken, PreconditionFailed, PayloadTooLarge,
+		Unauthenticated, Forbidden, IdentifierTaken, NameTaken, LimitReached, PreconditionFailed, PayloadTooLarge,
 		UnsupportedMediaType, MethodNotAllowed, RateLimited, RevocationUnavailable, OutcomeUnknown,
 		Internal,
 	}

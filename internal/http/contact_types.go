@@ -59,7 +59,7 @@ func (a *API) addContactTypes() {
 		summary: "Create a contact type", access: writeAccess,
 		body:   reflect.TypeFor[NewContactType](),
 		status: http.StatusCreated, result: reflect.TypeFor[ContactType](), headers: []string{"Location"},
-		errors: []errcode.Code{errcode.NameTaken, errcode.OutcomeUnknown}, handle: a.createContactType,
+		errors: []errcode.Code{errcode.NameTaken, errcode.LimitReached, errcode.OutcomeUnknown}, handle: a.createContactType,
 	})
 	a.add(route{
 		method: http.MethodPatch, path: "/accounts/contact-types/{id}", id: "update-contact-type", tag: tagContactTypes,

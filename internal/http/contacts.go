@@ -48,11 +48,12 @@ func (a *API) addContacts() {
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/contacts", id: "add-contact", tag: tagContacts,
 		summary: "Add a contact to a user", access: writeAccess,
-		description: "What a second active contact of a type does, its on_second says.",
+		description: "on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with " +
+			"the deactivated ones.",
 		body:        reflect.TypeFor[NewContact](),
 		status:      http.StatusCreated, result: reflect.TypeFor[Contact](), headers: []string{"Location"},
 		errors: []errcode.Code{
-			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
 		handle: a.addContact,
 	})
@@ -71,7 +72,7 @@ func (a *API) addContacts() {
 		body:        reflect.TypeFor[ContactPatch](), mergePatch: true,
 		status: http.StatusOK, result: reflect.TypeFor[Contact](),
 		errors: []errcode.Code{
-			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
 		handle: a.updateContact,
 	})

@@ -1,7 +1,9 @@
 package httpapi
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,6 +13,23 @@ import (
 
 func (s *stack) addContactTo(user UserDetail, typ, value string) answer {
 	return s.call(http.MethodPost, "/accounts/contacts", `{"user_id":"`+user.ID.String()+`","type":"`+typ+`","value":"`+value+`"}`)
+}
+
+func TestAddContact_LimitReached(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":"fax","on_second":"allow"}`).ok(http.StatusCreated, nil)
+	contacts := make([]string, 100)
+	for i := range contacts {
+		contacts[i] = fmt.Sprintf(`{"type":"fax","value":"fax %d"}`, i)
+	}
+	user := s.createUser(`{"contacts":[` + strings.Join(contacts, ",") + `]}`)
+	p := s.addContactTo(user, "fax", "one more").problem(errcode.LimitReached)
+	require.Contains(t, p.Message, "100 active contacts")
+	first := "/accounts/contacts/" + user.Contacts[0].ID.String()
+	s.call(http.MethodPatch, first, `{"is_active":false}`).ok(http.StatusOK, nil)
+	s.addContactTo(user, "fax", "one more").ok(http.StatusCreated, nil)
+	s.call(http.MethodPatch, first, `{"is_active":true}`).problem(errcode.LimitReached)
 }
 
 func TestContacts(t *testing.T) {

@@ -28,6 +28,7 @@ var statuses = map[errcode.Code]int{
 	errcode.Forbidden:             http.StatusForbidden,
 	errcode.IdentifierTaken:       http.StatusConflict,
 	errcode.NameTaken:             http.StatusConflict,
+	errcode.LimitReached:          http.StatusConflict,
 	errcode.PreconditionFailed:    http.StatusPreconditionFailed,
 	errcode.PayloadTooLarge:       http.StatusRequestEntityTooLarge,
 	errcode.UnsupportedMediaType:  http.StatusUnsupportedMediaType,

@@ -56,7 +56,7 @@ func (a *API) addUserGroups() {
 		summary: "Create a group", access: writeAccess,
 		body:   reflect.TypeFor[NewGroup](),
 		status: http.StatusCreated, result: reflect.TypeFor[Group](), headers: []string{"Location"},
-		errors: []errcode.Code{errcode.NameTaken, errcode.OutcomeUnknown}, handle: a.createGroup,
+		errors: []errcode.Code{errcode.NameTaken, errcode.LimitReached, errcode.OutcomeUnknown}, handle: a.createGroup,
 	})
 	a.add(route{
 		method: http.MethodPatch, path: "/accounts/user-groups/{id}", id: "update-user-group", tag: tagGroups,

@@ -117,7 +117,10 @@ var (
 	isActiveParam     = queryBoolean("is_active", "Only active, or only inactive users.")
 	groupIDParam      = queryUUID("group_id", "Only users with an active membership in this group.")
 	updatedSinceParam = &huma.Param{
-		Name: "updated_since", In: "query", Description: "Only users changed at this time or later.",
+		Name: "updated_since", In: "query", Description: "Only users whose updated_at is this time or later. " +
+			"updated_at is the time of the statement, and the change is visible after its commit. To miss nothing, ask for the start of the " +
+			"last complete poll minus 2 minutes, and compare id and version: 60 s for the longest transaction, 5 s for the replica that " +
+			"answers, 55 s for clocks of database nodes that differ.",
 		Schema: &huma.Schema{Type: huma.TypeString, Format: "date-time"},
 	}
 	ifMatchParam = &huma.Param{
@@ -158,7 +161,7 @@ func (a *API) addUsers() {
 		body:   reflect.TypeFor[NewUser](),
 		status: http.StatusCreated, result: reflect.TypeFor[UserDetail](), headers: []string{"ETag", "Location"},
 		errors: []errcode.Code{
-			errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+			errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
 		handle: a.createUser,
 	})

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -236,6 +237,14 @@ func TestUpdateUser(t *testing.T) {
 		`{"profile":{"x":"` + strings.Repeat("x", 17<<10) + `"}}`: {"profile too_large"},
 	} {
 		require.Equal(t, want, s.call(http.MethodPatch, path, body).problem(errcode.Validation).faults(), "%.100s", body)
+	}
+	keys := make([]string, 8000)
+	for i := range keys {
+		keys[i] = fmt.Sprintf(`"key %d":1`, i)
+	}
+	for _, patch := range []string{strings.Join(keys, ","), `"a":` + strings.Repeat(" ", 70<<10) + `1`} {
+		a := s.call(http.MethodPatch, path, `{"profile":{`+patch+`}}`)
+		require.Equal(t, []string{"profile too_large"}, a.problem(errcode.Validation).faults())
 	}
 	p := s.call(http.MethodPatch, path, `{}`, "If-Match", "1").problem(errcode.Validation)
 	require.Equal(t, []string{"If-Match invalid_etag"}, p.faults())

@@ -179,7 +179,8 @@ func (o *Outbox) relayRegularly(ctx context.Context) {
 }
 
 // Relay invalidates and deletes one batch of outbox rows that are older than minAge, and returns their
-// number. One process relays at a time, so zero may mean that another process relays.
+// number. It holds the named lock of the outbox until the end of the transaction, so one process relays
+// at a time; zero may mean that another process does.
 func (o *Outbox) Relay(ctx context.Context, minAge time.Duration) (int, error) {
 	relayed := 0
 	err := o.router.InTx(ctx, func(ctx context.Context, q write.Querier) error {

@@ -20,22 +20,28 @@ const (
 	stateNotFound     = "UA001" // DETAIL {"entity", "id"}
 	stateInvalid      = "UA002" // DETAIL {"errors": [{"field", "code"}]}
 	stateOtherVersion = "UA003" // DETAIL {"version"}
+	stateLimit        = "UA004" // DETAIL {"limit", "maximum"}
 )
 
-// What a client is told to wait after a 503: a switchover takes about as long.
+// Retry-After of a 503: a switchover takes about as long.
 const retryAfter = 2 * time.Second
 
 var (
 	errDemoted     = errors.New("the server behind the write address is a standby")
 	errPrimaryGone = errors.New("the primary is gone, and this call was not chosen to see whether it is back")
+	// The cause of a context that this package ended because the server did not answer. A live server
+	// cancels a statement earlier (readStatementTimeout, statementTimeout).
+	errSilent = errors.New("the server did not answer in time")
+	// The connection was available too late to run a statement before the caller's deadline.
+	errNoTimeLeft = errors.New("all connections were in use until it was too late to send the statement")
 )
 
-// outcomeUnknownError says that a statement may have been committed although it failed.
+// outcomeUnknownError means that a statement may have been committed although it failed.
 type outcomeUnknownError struct{ error }
 
 func (e *outcomeUnknownError) Unwrap() error { return e.error }
 
-// violation is what the violation of a constraint means to a client.
+// violation describes the violation of a constraint to a client.
 type violation struct {
 	code    errcode.Code
 	field   string // the request's field unless the function names others
@@ -43,8 +49,8 @@ type violation struct {
 	message string
 }
 
-// violations maps every constraint that a request can violate. Those that only a fault of ours can
-// violate are not here and become INTERNAL_ERROR.
+// violations maps every constraint that a request can violate. A constraint that only a defect of the
+// service can violate is not in it and becomes INTERNAL_ERROR.
 var violations = map[string]violation{
 	"users_profile_is_object": {errcode.Validation, "profile", "not_an_object", "must be a JSON object"},
 	"users_profile_size":      {errcode.Validation, "profile", "too_large", "must not exceed 16 KiB"},
@@ -74,13 +80,21 @@ var violations = map[string]violation{
 		"must have 1 to 100 characters, no comma, no control character, no space at either end"},
 }
 
+// limits are the messages of the limits that check_limit_v1 reports.
+var limits = map[string]string{
+	"active_contacts": "a user has at most 100 active contacts; deactivate one first",
+	"contacts":        "a user has at most 1,000 contacts, deactivated ones included; change the value of an existing contact instead",
+	"contact_types":   "there are at most 100 contact types; rename one that is not used",
+	"user_groups":     "there are at most 1,000 groups; rename one that is not used",
+}
+
 // messages of the field codes that functions report by themselves.
 var messages = map[string]string{
 	"unknown":     "there is no such name",
 	"deactivated": "a deactivated contact is history and keeps its value",
 }
 
-// Uncallable reports whether err says that there is no such function, or that the login may not
+// Uncallable reports whether err means that the function does not exist, or that the login may not
 // execute it: the schema is not the one that this build needs.
 func Uncallable(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
@@ -94,16 +108,46 @@ func Uncallable(err error) bool {
 	return false
 }
 
-// serverGone reports whether err says that the server is away, or is not the one that was wanted,
+// StatementTimedOut reports whether err means that a live server cancelled the statement because it
+// took too long. Another attempt, on this server or another, would cost the same again.
+func StatementTimedOut(err error) bool { return hasState(err, "57014") } // query_canceled
+
+// LockTimedOut reports whether err means that the statement waited too long for a lock on a live server.
+func LockTimedOut(err error) bool { return hasState(err, "55P03") } // lock_not_available
+
+func hasState(err error, state string) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == state
+}
+
+// statementStale reports whether err means that the prepared statements of the server's session are
+// not those that pgx remembers, or do not fit the schema any more: after DEALLOCATE or DDL, or behind
+// a pooler. PostgreSQL reports it as an ERROR of the statement, which therefore had no effect.
+func statementStale(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" {
+		return false
+	}
+	switch pgErr.Code {
+	case "26000", "42P05", "08P01": // invalid_sql_statement_name, duplicate_prepared_statement, protocol_violation
+		return true
+	case "0A000": // feature_not_supported: "cached plan must not change result type", which is translated
+		return pgErr.Routine == "RevalidateCachedQuery"
+	}
+	return false
+}
+
+// serverGone reports whether err means that the server is gone, or has another role than was wanted,
 // so that another connection or another server may do better.
 func serverGone(err error) bool {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, errNoTimeLeft) || statementStale(err) {
 		return false
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pgErr.Code {
-		case "25006", // read_only_sql_transaction: demoted under us
-			"57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
+		case "25006", // read_only_sql_transaction: the server was demoted
+			"57P01", "57P02", "57P03", // admin_shutdown, crash_shutdown, cannot_connect_now
+			"57P05", "25P03", "25P04": // idle_session_, idle_in_transaction_session_, transaction_timeout: closed
 			return true
 		}
 		return strings.HasPrefix(pgErr.Code, "08") || unsent(err)
@@ -126,11 +170,11 @@ func retryable(err error) bool {
 			return true
 		}
 	}
-	return serverGone(err)
+	return serverGone(err) || statementStale(err)
 }
 
-// coded turns an error of pgx into one with a code. pgx.ErrNoRows, a cancelled context and what has
-// a code already are returned as they are.
+// coded turns an error of pgx into one with a code. pgx.ErrNoRows, a cancelled context and an error
+// that has a code are returned as they are.
 func coded(err error) error {
 	if err == nil || errors.Is(err, pgx.ErrNoRows) || errors.Is(err, context.Canceled) {
 		return err
@@ -144,11 +188,11 @@ func coded(err error) error {
 			Message: "the connection was lost during the commit: the change may or may not have been made; look before repeating it",
 		}
 	}
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && !serverGone(err) {
-		return codedState(pgErr)
-	}
-	if serverGone(err) {
+	if serverGone(err) || statementStale(err) || errors.Is(err, errNoTimeLeft) {
 		return unavailable(err)
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return codedState(pgErr)
 	}
 	return err
 }
@@ -160,7 +204,7 @@ func unavailable(cause error) error {
 	}
 }
 
-// codedWrite is coded, and says of a write that did not get through that it changed nothing.
+// codedWrite is coded, and tells the client of a write that failed that nothing was changed.
 func codedWrite(err error) error {
 	err = coded(err)
 	if e, ok := errors.AsType[*errcode.Error](err); ok && e.Code == errcode.Database {
@@ -184,6 +228,11 @@ func codedState(pgErr *pgconn.PgError) error {
 				Message: "the user has changed since; get it again and repeat the change on that",
 			}
 		}
+	case stateLimit:
+		var d struct{ Limit string }
+		if json.Unmarshal([]byte(pgErr.Detail), &d) == nil && limits[d.Limit] != "" {
+			return errcode.New(errcode.LimitReached, limits[d.Limit])
+		}
 	case stateInvalid:
 		if fields := detailFields(pgErr, ""); fields != nil {
 			return errcode.Invalid(fields...)
@@ -198,12 +247,12 @@ func codedState(pgErr *pgconn.PgError) error {
 		}
 	case "22P05", "22003", "22P02", "22021", "54001":
 		// untranslatable_character (\u0000), numeric_value_out_of_range, invalid_text_representation,
-		// character_not_in_repertoire, statement_too_complex: what hostile JSON and text lead to.
+		// character_not_in_repertoire, statement_too_complex: caused by hostile JSON and text.
 		return &errcode.Error{
 			Code: errcode.Validation, Cause: pgErr,
 			Message: "the request holds a character, a number or a nesting that cannot be stored",
 		}
-	case "42883", "3F000": // undefined_function, invalid_schema_name: a migration has not come this far
+	case "42883", "3F000": // undefined_function, invalid_schema_name: a migration was not applied yet
 		return unavailable(pgErr)
 	case "57014", "55P03": // query_canceled (statement_timeout), lock_not_available
 		return unavailable(pgErr)

@@ -24,7 +24,7 @@ var internalConstraints = []string{
 	"user_contacts_pkey", "user_contacts_user_id_fkey", "user_contacts_contact_type_fkey", "user_contacts_deactivated_at_agrees",
 	"user_groups_pkey",
 	"user_group_memberships_pkey", "user_group_memberships_user_id_fkey", "user_group_memberships_group_id_fkey",
-	"cache_outbox_pkey",
+	"cache_outbox_pkey", "named_locks_pkey",
 	"import_jobs_pkey", "import_jobs_phase_known", "import_jobs_on_conflict_known", "import_jobs_done_bounded",
 	"import_jobs_finished_at_agrees",
 	"import_rows_pkey", "import_rows_job_id_fkey", "import_rows_status_known", "import_rows_normalized_or_status",
@@ -131,10 +131,11 @@ func TestDocumentSaysWhatSQLSTATEsMean(t *testing.T) {
 	require.Equal(t, []errcode.Code{errcode.Internal}, d.other)
 	details := map[string]string{
 		stateNotFound: `{"entity": "User", "id": "1"}`, stateInvalid: `{"errors": [{"field": "a", "code": "unknown"}]}`, stateOtherVersion: `{"version": 1}`,
+		stateLimit: `{"limit": "contacts", "maximum": 1000}`,
 	}
 	const digits, all = "08P", "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	seen := map[string]bool{}
-	for _, class := range []string{"08", "0A", "22", "23", "25", "28", "3F", "40", "42", "53", "54", "55", "57", "58", "F0", "P0", "XX", "UA"} {
+	for _, class := range []string{"08", "0A", "22", "23", "25", "26", "28", "3F", "40", "42", "53", "54", "55", "57", "58", "F0", "P0", "XX", "UA"} {
 		for _, a := range digits {
 			for _, b := range all {
 				for _, c := range all {

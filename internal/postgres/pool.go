@@ -18,7 +18,7 @@ import (
 
 const (
 	// A server of the same network answers a connection attempt in milliseconds; one that does not
-	// within this time is gone, and the retry budget of a write must see several attempts.
+	// within this time is gone, and the retry budget of a write must allow several attempts.
 	connectTimeout = time.Second
 
 	// Connections to the read URL are renewed often, so that reads return to the replica soon after
@@ -28,11 +28,42 @@ const (
 	connIdleTime        = time.Minute
 	healthCheckPeriod   = 5 * time.Second
 
-	// A statement ends at the server before its caller gives up (WriteTimeout), so that a slow
-	// write has a known outcome: PostgreSQL says that it was rolled back.
+	// The server cancels a statement before its caller gives up (WriteTimeout), so that a slow write
+	// has a known outcome: it was rolled back.
 	statementTimeout = 4 * time.Second
 	lockTimeout      = 3 * time.Second
+	// The server cancels a statement this long before the caller's deadline, for its error to arrive.
+	cancelMargin = 500 * time.Millisecond
+	// A statement is not sent if the server would have less time than this for it.
+	minStatementTimeout = 50 * time.Millisecond
 )
+
+// The key of a connection's statement_timeout in its custom data, if it is not statementTimeout.
+const currentStatementTimeout = "statement_timeout"
+
+// limitKey is the context key under which with passes a statementLimit to the hook prepareConn.
+type limitKey struct{}
+
+// statementLimit bounds the time that the server may take for one statement.
+type statementLimit struct {
+	timeout  time.Duration
+	deadline time.Time // of a write: its statement ends cancelMargin before; zero for a read
+}
+
+// writeLimit is the limit of a write that must end before the deadline of ctx.
+func writeLimit(ctx context.Context) statementLimit {
+	deadline, _ := ctx.Deadline()
+	return statementLimit{statementTimeout, deadline}
+}
+
+// at returns the limit for a statement that is sent now, and false if the deadline is too near.
+func (l statementLimit) at(now time.Time) (time.Duration, bool) {
+	limit := l.timeout
+	if !l.deadline.IsZero() {
+		limit = min(limit, l.deadline.Sub(now)-cancelMargin)
+	}
+	return limit.Truncate(time.Millisecond), limit >= minStatementTimeout
+}
 
 // Config tells how to reach one server, or whichever server stands behind one address.
 type Config struct {
@@ -68,8 +99,7 @@ func (cfg Config) open(name string, lifetime time.Duration, adjust func(*pgxpool
 	if params["application_name"] == "" {
 		params["application_name"] = "accounts"
 	}
-	params["statement_timeout"] = strconv.FormatInt(statementTimeout.Milliseconds(), 10)
-	params["lock_timeout"] = strconv.FormatInt(lockTimeout.Milliseconds(), 10)
+	setTimeouts(pc, statementTimeout, lockTimeout)
 	adjust(pc)
 	pgxPool, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
@@ -78,16 +108,60 @@ func (cfg Config) open(name string, lifetime time.Duration, adjust func(*pgxpool
 	return &pool{Pool: pgxPool, name: name}, nil
 }
 
-// with lends fn one connection. A connection on which the server turned out to be gone, or to be
-// the wrong one, is closed together with its idle siblings, which are connected to the same server.
-func (p *pool) with(ctx context.Context, fn func(*pgx.Conn) error) error {
-	conn, err := p.Acquire(ctx)
+func setTimeouts(pc *pgxpool.Config, statement, lock time.Duration) {
+	pc.ConnConfig.RuntimeParams["statement_timeout"] = milliseconds(statement)
+	pc.ConnConfig.RuntimeParams["lock_timeout"] = milliseconds(lock)
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// prepareConn checks, in one round trip, that the connection is alive, and sets its statement_timeout
+// to what with wants. The pool closes the connection and takes the next if it returns false.
+func prepareConn(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	want, ok := ctx.Value(limitKey{}).(statementLimit)
+	if !ok {
+		want.timeout = statementTimeout
+	}
+	limit, enough := want.at(time.Now())
+	if !enough {
+		return true, errNoTimeLeft
+	}
+	sql := "-- ping"
+	if currentLimit(conn) != limit {
+		sql = "SET statement_timeout = " + milliseconds(limit)
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if _, err := conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+		return false, nil
+	}
+	conn.PgConn().CustomData()[currentStatementTimeout] = limit
+	return true, nil
+}
+
+func currentLimit(conn *pgx.Conn) time.Duration {
+	if limit, ok := conn.PgConn().CustomData()[currentStatementTimeout].(time.Duration); ok {
+		return limit
+	}
+	return statementTimeout
+}
+
+// with lends fn one connection, for which it waits as long as wait. On the primary limit bounds the
+// statements of fn; the connections of the replica have the limit of reads from the start.
+//
+// A connection on which the server turned out to be gone, or to be the wrong one, is closed together
+// with its idle siblings, which are connected to the same server; likewise one whose prepared
+// statements are stale, because those of its siblings often are too.
+func (p *pool) with(ctx context.Context, wait time.Duration, limit statementLimit, fn func(*pgx.Conn) error) error {
+	acquireCtx, cancel := context.WithTimeoutCause(ctx, wait, errSilent)
+	conn, err := p.Acquire(context.WithValue(acquireCtx, limitKey{}, limit))
+	cancel()
 	if err != nil {
 		return fmt.Errorf("connect to the %s: %w", p.name, &acquireError{err})
 	}
 	defer conn.Release()
 	err = fn(conn.Conn())
-	if serverGone(err) {
+	if serverGone(err) && !callerGaveUp(ctx) || statementStale(err) {
 		p.Reset()
 		// Release destroys a closed connection. The context is over, so that Close does not wait
 		// for a server that may be frozen.
@@ -96,6 +170,12 @@ func (p *pool) with(ctx context.Context, fn func(*pgx.Conn) error) error {
 		_ = conn.Conn().Close(over)
 	}
 	return err
+}
+
+// callerGaveUp reports whether ctx ended for another reason than a limit of this package, so that its
+// end tells nothing about the server.
+func callerGaveUp(ctx context.Context) bool {
+	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSilent)
 }
 
 // acquireError marks a failure before any statement was sent, so certainly without effect.

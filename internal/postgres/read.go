@@ -13,15 +13,22 @@ import (
 	"github.com/payment-services/accounts/internal/dbgen/read"
 )
 
-// One attempt of a read may take this long. A frozen replica costs a client no more before the
-// primary is asked.
-const readTimeout = 1200 * time.Millisecond
+const (
+	// One statement of a read, and the wait for a connection before the first, may take this long. A
+	// frozen replica costs a client no more before the primary is asked.
+	readTimeout = 1200 * time.Millisecond
+	// A live server cancels a statement of a read after this time, so that only a server that does not
+	// answer at all reaches readTimeout.
+	readStatementTimeout = 900 * time.Millisecond
+	// A statement on a standby waits for a lock only while DDL is replayed; then the primary is asked.
+	readLockTimeout = 400 * time.Millisecond
+)
 
-// Position says which server answered a read and how far it was when the read began.
+// Position is which server answered a read and how far it was when the read began.
 type Position struct {
 	SystemIdentifier int64 // names the database cluster, and survives failovers
 	InRecovery       bool  // a standby
-	Timeline         int32 // 0: a standby that receives no WAL, so nobody knows
+	Timeline         int32 // 0: unknown, on a standby that receives no WAL
 	LSN              int64 // bytes of WAL: flushed on a primary, replayed on a standby
 }
 
@@ -31,7 +38,9 @@ type Replica struct{ pool *pool }
 
 // OpenReplica makes the read pool. The server may still be down.
 func OpenReplica(cfg Config) (*Replica, error) {
-	p, err := cfg.open("read server", replicaConnLifetime, func(*pgxpool.Config) {})
+	p, err := cfg.open("read server", replicaConnLifetime, func(pc *pgxpool.Config) {
+		setTimeouts(pc, readStatementTimeout, readLockTimeout)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -39,12 +48,14 @@ func OpenReplica(cfg Config) (*Replica, error) {
 }
 
 // Read calls fn with read functions bound to one connection. In front of the first call, in a
-// statement of its own but in the same round trip, the server is asked for its position; if admit
-// refuses that, fn's call fails with admit's error. The order matters: read in the same statement,
-// or after it, an old row and a caught-up position can come together.
+// separate statement of the same round trip, the server is asked for its position; if admit refuses
+// that, fn's call fails with admit's error. The order matters: if the position were read in the same
+// statement, or after it, an old row could come with a newer position.
 //
-// fn may be called twice: a server that went away is tried once more. The error is admit's, fn's, or
-// coded (errcode.Database when the server is gone or too slow; pgx.ErrNoRows is left as it is).
+// fn may be called twice: once more if the connection was lost or its prepared statements are stale. A
+// statement that the server cancelled because it took too long is not repeated (StatementTimedOut). The
+// error is admit's, fn's, or coded (errcode.Database when the server is gone or too slow; pgx.ErrNoRows
+// is left as it is).
 func (r *Replica) Read(ctx context.Context, admit func(Position) error, fn func(context.Context, read.Querier) error) (Position, error) {
 	return r.pool.read(ctx, admit, fn)
 }
@@ -55,7 +66,7 @@ func (r *Replica) Position(ctx context.Context) (Position, error) { return r.poo
 // Stat returns the counters of the pool.
 func (r *Replica) Stat() *pgxpool.Stat { return r.pool.Stat() }
 
-// Reset makes every connection anew, those in use when they are given back.
+// Reset replaces every connection, those in use when they are released.
 func (r *Replica) Reset() { r.pool.Reset() }
 
 // Close closes the pool and waits until its connections have been given back.
@@ -66,17 +77,16 @@ func AdmitAny(Position) error { return nil }
 
 func (p *pool) read(ctx context.Context, admit func(Position) error, fn func(context.Context, read.Querier) error) (Position, error) {
 	pos, err := p.readOnce(ctx, admit, fn)
-	if serverGone(err) && !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+	again := statementStale(err) || serverGone(err) && !errors.Is(err, context.DeadlineExceeded)
+	if again && ctx.Err() == nil {
 		pos, err = p.readOnce(ctx, admit, fn)
 	}
 	return pos, coded(err)
 }
 
 func (p *pool) readOnce(ctx context.Context, admit func(Position) error, fn func(context.Context, read.Querier) error) (Position, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	var pos Position
-	err := p.with(ctx, func(conn *pgx.Conn) error {
+	err := p.with(ctx, readTimeout, statementLimit{timeout: readStatementTimeout}, func(conn *pgx.Conn) error {
 		q := &positioned{conn: conn, admit: func(at Position) error {
 			pos = at
 			return admit(at)
@@ -87,10 +97,10 @@ func (p *pool) readOnce(ctx context.Context, admit func(Position) error, fn func
 }
 
 func (p *pool) position(ctx context.Context) (Position, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	var pos Position
-	err := p.with(ctx, func(conn *pgx.Conn) (err error) {
+	err := p.with(ctx, readTimeout, statementLimit{timeout: readStatementTimeout}, func(conn *pgx.Conn) (err error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, readTimeout, errSilent)
+		defer cancel()
 		pos, err = scanPosition(ctx, conn)
 		return err
 	})
@@ -114,7 +124,7 @@ func scanPosition(ctx context.Context, db read.DBTX) (Position, error) {
 
 // positioned is a read.DBTX that sends the position query in front of the first query, in one
 // pipeline. Both statements are one implicit transaction, and in READ COMMITTED each has its own
-// snapshot, taken in this order.
+// snapshot, taken in this order. Each query may take readTimeout, its rows included.
 type positioned struct {
 	conn  *pgx.Conn
 	admit func(Position) error
@@ -127,7 +137,8 @@ func (p *positioned) begin(ctx context.Context, sql string, args []any) (pgx.Bat
 		batch.Queue(read.GetReplicationPositionV1)
 	}
 	batch.Queue(sql, args...)
-	results := p.conn.SendBatch(ctx, &batch)
+	ctx, cancel := context.WithTimeoutCause(ctx, readTimeout, errSilent)
+	results := &timedResults{p.conn.SendBatch(ctx, &batch), cancel}
 	if p.asked {
 		return results, nil
 	}
@@ -137,7 +148,7 @@ func (p *positioned) begin(ctx context.Context, sql string, args []any) (pgx.Bat
 		err = p.admit(pos)
 	}
 	if err != nil {
-		_ = results.Close() // what became of the query is of no interest any more
+		_ = results.Close() // the result of the query is not needed
 		return nil, err
 	}
 	return results, nil
@@ -167,6 +178,17 @@ func (p *positioned) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 func (p *positioned) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	results, err := p.begin(ctx, sql, args)
 	return lastRow{results: results, err: err}
+}
+
+// timedResults ends the time limit of its batch when it is closed.
+type timedResults struct {
+	pgx.BatchResults
+	cancel context.CancelFunc
+}
+
+func (r *timedResults) Close() error {
+	defer r.cancel()
+	return r.BatchResults.Close()
 }
 
 // batchRow is a read.DBTX whose only query is the next one of a batch that was sent already.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/dbgen/read"
@@ -203,6 +204,92 @@ func TestSlowReadEndsInTime(t *testing.T) {
 	_, err := replica.Read(t.Context(), AdmitAny, listGroups(new([]string)))
 	requireCode(t, err, errcode.Database)
 	require.Less(t, time.Since(started), readTimeout+time.Second)
+}
+
+// The server is alive: its pool is kept, the read is not repeated, and the primary is not marked as gone.
+func TestRead_StatementTimeoutKeepsThePool(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Shared(t)
+	super := superuser(t, d)
+	execute(t, super, `CREATE OR REPLACE FUNCTION accounts.list_user_groups_v1()
+		RETURNS SETOF accounts.user_group_v1 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+		BEGIN
+			RAISE WARNING 'called';
+			PERFORM pg_sleep(10);
+		END $$`)
+	primary, replica := openPrimary(t, d.WriteURL), openReplica(t, d.PrimaryReadURL)
+	for name, server := range map[string]struct {
+		read func(func(context.Context, read.Querier) error) error
+		new  func() int64
+	}{
+		"primary": {func(fn func(context.Context, read.Querier) error) error {
+			_, err := primary.Read(t.Context(), fn)
+			return err
+		}, func() int64 { return primary.Stat().NewConnsCount() }},
+		"replica": {func(fn func(context.Context, read.Querier) error) error {
+			_, err := replica.Read(t.Context(), AdmitAny, fn)
+			return err
+		}, func() int64 { return replica.Stat().NewConnsCount() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			err := server.read(func(ctx context.Context, q read.Querier) error {
+				calls++
+				return listGroups(new([]string))(ctx, q)
+			})
+			requireCode(t, err, errcode.Database)
+			require.True(t, StatementTimedOut(err))
+			require.Equal(t, 1, calls)
+			require.NoError(t, server.read(func(ctx context.Context, q read.Querier) error {
+				_, err := q.ListContactTypesV1(ctx)
+				return err
+			}))
+			require.EqualValues(t, 1, server.new(), "the connection is kept")
+		})
+	}
+	require.Zero(t, primary.goneFor(time.Now()))
+}
+
+// The deadline of the caller tells nothing about the server.
+func TestRead_CallersDeadlineKeepsThePool(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Shared(t)
+	execute(t, superuser(t, d), `CREATE OR REPLACE FUNCTION accounts.list_user_groups_v1()
+		RETURNS SETOF accounts.user_group_v1 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$ BEGIN PERFORM pg_sleep(10); END $$`)
+	replica := openReplica(t, d.PrimaryReadURL)
+	// Two connections, of which the read uses one.
+	var idle [2]*pgxpool.Conn
+	for i := range idle {
+		conn, err := replica.pool.Acquire(t.Context())
+		require.NoError(t, err)
+		idle[i] = conn
+	}
+	for _, conn := range idle {
+		conn.Release()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := replica.Read(ctx, AdmitAny, listGroups(new([]string)))
+	requireCode(t, err, errcode.Database)
+	require.EqualValues(t, 1, replica.Stat().IdleConns(), "the other connection is kept")
+}
+
+// Each statement of a read has its own time, on the server as in the client.
+func TestRead_EachStatementHasItsOwnLimit(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Shared(t)
+	execute(t, superuser(t, d), `CREATE OR REPLACE FUNCTION accounts.list_user_groups_v1()
+		RETURNS SETOF accounts.user_group_v1 LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$ BEGIN PERFORM pg_sleep(0.5); END $$`)
+	replica := openReplica(t, d.PrimaryReadURL)
+	_, err := replica.Read(t.Context(), AdmitAny, func(ctx context.Context, q read.Querier) error {
+		for range 3 {
+			if _, err := q.ListUserGroupsV1(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
 }
 
 // Connections that died in the pool never surface: neither after a clean restart nor after a crash.

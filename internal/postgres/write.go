@@ -49,9 +49,9 @@ type Primary struct {
 func OpenPrimary(cfg Config) (*Primary, error) {
 	p, err := cfg.open("primary", primaryConnLifetime, func(pc *pgxpool.Config) {
 		// A write that is sent into a connection that died unnoticed has an unknown outcome. A round
-		// trip before each is cheap beside its commit.
-		pc.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
-		pc.PingTimeout = connectTimeout
+		// trip before each is cheap beside its commit. The hook makes it.
+		pc.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+		pc.PrepareConn = prepareConn
 		cc := pc.ConnConfig
 		if cc.ValidateConnect == nil {
 			// HAProxy or a list of hosts may lead to a node that was demoted a moment ago.
@@ -82,7 +82,7 @@ func (p *Primary) Read(ctx context.Context, fn func(context.Context, read.Querie
 		}
 		return nil
 	}, fn)
-	p.note(err)
+	p.note(ctx, err)
 	return pos, err
 }
 
@@ -93,18 +93,18 @@ func (p *Primary) Position(ctx context.Context) (Position, error) {
 		p.pool.Reset()
 		err = coded(errDemoted)
 	}
-	p.note(err)
+	p.note(ctx, err)
 	return pos, err
 }
 
 // Write calls fn, which calls one write function. An attempt that certainly had no effect because
-// of the server (it is gone, was demoted, or chose this call as the victim of a deadlock) is
-// repeated for up to 4 s. The error is coded: errcode.Database when nothing was written,
+// of the server (it is gone, was demoted, does not have the prepared statement, or chose this call as
+// the victim of a deadlock) is repeated for up to 4 s. The error is coded: errcode.Database when nothing was written,
 // errcode.OutcomeUnknown when the connection was lost in the commit. fn must leave what it scanned
 // where its caller sees it also after an error: after OutcomeUnknown it may tell what was touched.
 func (p *Primary) Write(ctx context.Context, fn func(context.Context, write.Querier) error) error {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, WriteTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, errSilent)
 	defer cancel()
 	budget := WriteRetryBudget
 	if p.goneFor(started) > WriteRetryBudget {
@@ -115,7 +115,7 @@ func (p *Primary) Write(ctx context.Context, fn func(context.Context, write.Quer
 	}
 	for {
 		err := p.writeOnce(ctx, fn)
-		p.note(err)
+		p.note(ctx, err)
 		if err == nil || !retryable(err) {
 			return codedWrite(err)
 		}
@@ -131,22 +131,22 @@ func (p *Primary) Write(ctx context.Context, fn func(context.Context, write.Quer
 	}
 }
 
-// InTx calls fn in one transaction, for work of the service's own that may be repeated later as a
-// whole. Nothing is retried. The error is coded.
+// InTx calls fn in one transaction, for background work that may be repeated later as a whole. Nothing
+// is retried. The error is coded.
 func (p *Primary) InTx(ctx context.Context, fn func(context.Context, write.Querier) error) error {
-	ctx, cancel := context.WithTimeout(ctx, WriteTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, errSilent)
 	defer cancel()
-	err := p.pool.with(ctx, func(conn *pgx.Conn) error {
+	err := p.pool.with(ctx, WriteTimeout, writeLimit(ctx), func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return fn(ctx, write.New(tx)) })
 	})
-	p.note(err)
+	p.note(ctx, err)
 	return coded(err)
 }
 
 // Stat returns the counters of the pool.
 func (p *Primary) Stat() *pgxpool.Stat { return p.pool.Stat() }
 
-// Reset makes every connection anew, those in use when they are given back.
+// Reset replaces every connection, those in use when they are released.
 func (p *Primary) Reset() { p.pool.Reset() }
 
 // Close closes the pool and waits until its connections have been given back.
@@ -154,7 +154,7 @@ func (p *Primary) Close() { p.pool.Close() }
 
 func (p *Primary) writeOnce(ctx context.Context, fn func(context.Context, write.Querier) error) error {
 	var watched watchedConn
-	err := p.pool.with(ctx, func(conn *pgx.Conn) error {
+	err := p.pool.with(ctx, WriteTimeout, writeLimit(ctx), func(conn *pgx.Conn) error {
 		watched = watchedConn{Conn: conn}
 		delete(conn.PgConn().CustomData(), syncRepWait)
 		if err := fn(ctx, write.New(&watched)); err != nil {
@@ -171,10 +171,11 @@ func (p *Primary) writeOnce(ctx context.Context, fn func(context.Context, write.
 	return err
 }
 
-// note remembers since when the primary is gone.
-func (p *Primary) note(err error) {
+// note remembers since when the primary is gone. The end of the caller's context ctx tells nothing about
+// the primary.
+func (p *Primary) note(ctx context.Context, err error) {
 	switch {
-	case errors.Is(err, context.Canceled): // the client went away; that says nothing
+	case errors.Is(err, context.Canceled), err != nil && callerGaveUp(ctx):
 	case serverGone(err):
 		p.goneSince.CompareAndSwap(0, time.Now().UnixNano())
 	default:

@@ -281,6 +281,69 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	require.NoError(t, p.Write(t.Context(), patch(user.ID, `{"a": 1}`)), "a slow statement is no sign that the primary is gone")
 }
 
+// A write that waited for a connection has less time left, and so has its statement: its outcome is known.
+func TestWrite_StatementEndsBeforeTheDeadline(t *testing.T) {
+	t.Parallel()
+	d := pgtest.Shared(t)
+	super := superuser(t, d)
+	p, err := OpenPrimary(Config{URL: d.WriteURL, MaxConns: 1})
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	user := newUser(t, p)
+	execute(t, super, `CREATE OR REPLACE FUNCTION accounts.create_user_group_v1(p_name text)
+		RETURNS SETOF accounts.user_group_write_v1 LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN PERFORM pg_sleep(20); END $$`)
+	tx := lockUser(t, superuser(t, d), user.ID)
+	first := inBackground(func() error { return p.Write(t.Context(), patch(user.ID, `{"a": 1}`)) })
+	writerThat(t, super, waitsForALock)
+	started := time.Now()
+	second := inBackground(func() error { return p.Write(t.Context(), createGroup("x")) })
+	require.Eventually(t, func() bool { return p.Stat().EmptyAcquireCount() > 1 || time.Since(started) > time.Second }, waitLimit, pollTick)
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-first)
+	err = <-second
+	requireCode(t, err, errcode.Database) // not: OUTCOME_UNKNOWN
+	require.True(t, StatementTimedOut(err))
+	require.Less(t, time.Since(started), WriteTimeout)
+	require.EqualValues(t, 1, p.Stat().NewConnsCount())
+	require.NoError(t, p.Write(t.Context(), patch(user.ID, `{"a": 2}`)))
+	require.Equal(t, "4s", showOn(t, p, "statement_timeout"), "the limit is restored")
+}
+
+func showOn(t *testing.T, p *Primary, setting string) (text string) {
+	t.Helper()
+	require.NoError(t, p.pool.with(t.Context(), WriteTimeout, writeLimit(t.Context()), func(conn *pgx.Conn) error {
+		return conn.QueryRow(t.Context(), "SHOW "+setting).Scan(&text)
+	}))
+	return text
+}
+
+func TestStatementLimit(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		left   time.Duration // until the deadline; 0: none
+		want   time.Duration
+		enough bool
+	}{
+		"no deadline":     {0, statementTimeout, true},
+		"all of the time": {WriteTimeout, statementTimeout, true},
+		"half":            {2 * time.Second, 1500 * time.Millisecond, true},
+		"hardly any":      {cancelMargin + minStatementTimeout, minStatementTimeout, true},
+		"too little":      {cancelMargin + minStatementTimeout - 1, minStatementTimeout - time.Millisecond, false},
+		"over":            {-time.Second, -1500 * time.Millisecond, false},
+	} {
+		limit := statementLimit{timeout: statementTimeout}
+		if tt.left != 0 {
+			limit.deadline = now.Add(tt.left)
+		}
+		got, enough := limit.at(now)
+		require.Equal(t, tt.want, got, name)
+		require.Equal(t, tt.enough, enough, name)
+	}
+	require.False(t, serverGone(&acquireError{errNoTimeLeft}))
+	requireCode(t, coded(&acquireError{errNoTimeLeft}), errcode.Database)
+}
+
 func TestCancelledWrite(t *testing.T) {
 	t.Parallel()
 	d := pgtest.Shared(t)

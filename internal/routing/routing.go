@@ -122,11 +122,14 @@ func (r *Router) Cluster() postgres.Position { return r.freshness.primary() }
 // Read runs query on the replica if the replica proves that it is fresh, otherwise on the primary.
 // onPrimary skips the replica. If the replica does not have the row, the primary is asked, because
 // the row may not have been replayed yet. If the primary is down, the replica answers without a proof;
-// then a missing row is errcode.Database, because it may exist on the primary.
+// then a missing row is errcode.Database, because it may exist on the primary. A query that a live server
+// cancelled because it took too long is not run on another server.
 func (r *Router) Read(ctx context.Context, onPrimary bool, query Query) (Provenance, error) {
 	if !onPrimary {
 		position, err := r.replica.Read(ctx, r.freshness.check, query)
 		switch {
+		case postgres.StatementTimedOut(err):
+			return Provenance{}, err // it would take the primary as long
 		case err == nil, errors.Is(err, pgx.ErrNoRows) && (!position.InRecovery || !mutation.Point("miss-on-primary")):
 			return provenance(position), err
 		case errors.Is(err, pgx.ErrNoRows), errors.Is(err, errUnproven), errcode.Of(err) == errcode.Database:
@@ -138,6 +141,9 @@ func (r *Router) Read(ctx context.Context, onPrimary bool, query Query) (Provena
 	position, err := r.primary.Read(ctx, query)
 	if errcode.Of(err) != errcode.Database || errors.Is(err, pgx.ErrNoRows) {
 		return provenance(position), err
+	}
+	if postgres.StatementTimedOut(err) || postgres.LockTimedOut(err) {
+		return Provenance{}, err // the primary works
 	}
 	position, replicaErr := r.replica.Read(ctx, postgres.AdmitAny, query)
 	if errcode.Of(replicaErr) == errcode.Database && ctx.Err() == nil {

@@ -22,7 +22,7 @@ type BulkUserResultV1 struct {
 	OutboxID *int64
 }
 
-// Contract: one invalidation that is still owed.
+// Contract: one invalidation that is pending.
 type CacheOutboxEntryV1 struct {
 	ID        int64
 	Keys      []string

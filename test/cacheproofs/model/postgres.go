@@ -72,7 +72,7 @@ type server struct {
 	wal              []database // each record is the state after it
 	upstream         *server    // of a standby
 	starts           int        // a restart breaks all connections
-	relay            *task      // holds the advisory lock of the outbox
+	relay            *task      // holds the lock cache_outbox of named_locks
 	paused           bool       // pg_wal_replay_pause
 }
 

@@ -903,7 +903,7 @@ type ListUsersParams struct {
 	// GroupId Only users with an active membership in this group.
 	GroupId *openapi_types.UUID `form:"group_id,omitempty" json:"group_id,omitempty"`
 
-	// UpdatedSince Only users changed at this time or later.
+	// UpdatedSince Only users whose updated_at is this time or later. updated_at is the time of the statement, and the change is visible after its commit. To miss nothing, ask for the start of the last complete poll minus 2 minutes, and compare id and version: 60 s for the longest transaction, 5 s for the replica that answers, 55 s for clocks of database nodes that differ.
 	UpdatedSince *time.Time `form:"updated_since,omitempty" json:"updated_since,omitempty"`
 }
 
@@ -1216,7 +1216,7 @@ type ClientInterface interface {
 
 	// AddContactWithBody Add a contact to a user
 	//
-	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+	// on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1225,7 +1225,7 @@ type ClientInterface interface {
 
 	// AddContact Add a contact to a user
 	//
-	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+	// on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1689,7 +1689,7 @@ func (c *Client) UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx cont
 
 // AddContactWithBody Add a contact to a user
 //
-// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+// on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1708,7 +1708,7 @@ func (c *Client) AddContactWithBody(ctx context.Context, contentType string, bod
 
 // AddContact Add a contact to a user
 //
-// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+// on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4165,7 +4165,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddContactWithBodyWithResponse Add a contact to a user
 	//
-	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+	// on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4174,7 +4174,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddContactWithResponse Add a contact to a user
 	//
-	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+	// on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7883,7 +7883,7 @@ func (c *ClientWithResponses) UpdateContactTypeWithApplicationMergePatchPlusJSON
 
 // AddContactWithBodyWithResponse Add a contact to a user
 //
-// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+// on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7898,7 +7898,7 @@ func (c *ClientWithResponses) AddContactWithBodyWithResponse(ctx context.Context
 
 // AddContactWithResponse Add a contact to a user
 //
-// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+// on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
