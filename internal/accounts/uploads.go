@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/payment-services/accounts/internal/errcode"
@@ -114,12 +113,7 @@ func (u *upload) next(ctx context.Context) (BulkRow, error) {
 	if err != nil {
 		return BulkRow{}, fileError(err)
 	}
-	out := BulkRow{Number: row.Number, Phone: u.cell(row, u.phone).Text}
-	for name := range strings.SplitSeq(u.cell(row, u.groups).Text, ",") {
-		if name = strings.TrimSpace(name); name != "" && !slices.Contains(out.Groups, name) {
-			out.Groups = append(out.Groups, name)
-		}
-	}
+	out := BulkRow{Number: row.Number, Phone: u.cell(row, u.phone).Text, Groups: splitGroups(u.cell(row, u.groups).Text)}
 	switch phone := u.cell(row, u.phone); {
 	case row.Err != nil:
 		out.Fault = &RowFault{Code: string(row.Err.Code), Column: u.columnName(row.Err.Column - 1)}

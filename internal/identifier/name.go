@@ -63,6 +63,11 @@ func ParseName(text string) (Name, error) {
 	return Name{Text: text, Key: key}, nil
 }
 
+// Blank reports whether ParseName finds nothing visible in text.
+func Blank(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return !ignorable(r) && !whiteSpace(r) })
+}
+
 // foldCase is Unicode's canonical caseless matching (The Unicode Standard, section 3.13, D145), with the
 // result in NFC. It folds the decomposed text, because some composed letters hide one that folds.
 func foldCase(text string) string {
