@@ -25,7 +25,7 @@ type Contact struct {
 
 // AddContact adds an active contact to a user. What a second one of the type does is up to the type.
 func (s *Service) AddContact(ctx context.Context, userID uuid.UUID, typ, value string) (Contact, error) {
-	typ = contactTypeKey(typ)
+	typ = nameKey(typ)
 	normalized, err := s.normalize(typ, value)
 	if err != nil {
 		return Contact{}, invalidValues([]errcode.Field{fieldOf("value", err)})

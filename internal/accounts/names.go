@@ -60,8 +60,8 @@ func splitGroups(cell string) []string {
 	return names
 }
 
-// contactTypeName returns the canonical name of a contact type, which has small letters only, so it is
-// its own key. Whether the name has the form of a contact type's name is checked by the database.
+// contactTypeName returns the canonical name of a contact type. It has small letters only, so it is its
+// own key: a text that refers to a contact type does so by nameKey. Whether the name has the form of a contact type's name is checked by the database.
 func contactTypeName(text string) (string, error) {
 	name, err := identifier.ParseName(text)
 	if err != nil {
@@ -70,10 +70,10 @@ func contactTypeName(text string) (string, error) {
 	return name.Key, nil
 }
 
-// contactTypeKey is contactTypeName for a text that refers to a contact type: empty if it names none.
-func contactTypeKey(text string) string {
-	name, _ := contactTypeName(text)
-	return name
+// nameKey returns the key of a name, or "" if the text is no name.
+func nameKey(text string) string {
+	name, _ := identifier.ParseName(text)
+	return name.Key
 }
 
 func invalidName(err error) error {

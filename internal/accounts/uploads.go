@@ -79,7 +79,7 @@ func openUpload(ctx context.Context, file io.ReaderAt, size int64) (*upload, err
 	u := &upload{reader: reader, phone: -1, groups: -1}
 	var unknown []string
 	for i, name := range reader.Header() {
-		switch known := strings.ToLower(name); {
+		switch known := nameKey(name); {
 		case known == columnPhone && u.phone < 0:
 			u.phone = i
 		case known == columnGroups && u.groups < 0:

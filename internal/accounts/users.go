@@ -131,7 +131,7 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 	}
 	var faults []errcode.Field
 	for i, c := range u.Contacts {
-		typ := contactTypeKey(c.Type)
+		typ := nameKey(c.Type)
 		normalized, err := s.normalize(typ, c.Value)
 		if err != nil {
 			faults = append(faults, fieldOf(fmt.Sprintf("contacts[%d].value", i), err))
