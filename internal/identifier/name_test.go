@@ -79,10 +79,10 @@ func TestParseName_TablesHaveOneUnicodeVersion(t *testing.T) {
 func TestParseName_EveryCharacter(t *testing.T) {
 	t.Parallel()
 	for r := rune(0); r <= unicode.MaxRune; r++ {
-		if unicode.In(r, unicode.Han, unicode.Hangul, unicode.Co) && r%64 != 0 {
+		if unicode.In(r, unicode.Han, unicode.Hangul, unicode.Tangut, unicode.Co) && r%64 != 0 {
 			continue // most of all characters, and alike
 		}
-		for _, text := range []string{string(r), "a" + string(r), string(r) + "\u0301", string(r) + "\u0345\u0323", "\u1100" + string(r) + "ß"} {
+		for _, text := range []string{string(r), "\u1100" + string(r) + "\u0345\u0323ß"} {
 			if problem := nameProblem(text); problem != "" {
 				t.Fatalf("%U in %+q: %s", r, text, problem)
 			}
