@@ -98,7 +98,7 @@ func TestBulkCreateUsers(t *testing.T) {
 	users, owed := a.count("users"), a.count("cache_outbox")
 	large := `{"a": "` + strings.Repeat("x", 16_384) + `"}`
 	results := a.bulk(bulkCall("skip",
-		bulkRow{"+79990000001", " driver,client,,driver", `{"name": "Анна", "gone": null}`},
+		bulkRow{"+79990000001", "driver,client,driver", `{"name": "Анна", "gone": null}`},
 		bulkRow{"+79990000000", "driver", `{"name": "nobody"}`},
 		bulkRow{phone: "+79990000001"},
 		bulkRow{"+79990000002", "client,nothing", `[]`},

@@ -17,6 +17,7 @@ import (
 	"github.com/payment-services/accounts/db"
 	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/dbgen/write"
+	"github.com/payment-services/accounts/internal/identifier"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
@@ -131,6 +132,24 @@ func commit(tx pgx.Tx) error { return tx.Commit(context.Background()) }
 
 func rollback(tx pgx.Tx) error { return tx.Rollback(context.Background()) }
 
+// nameKey is the key of a name in canonical form, as the service makes it; a text that is no name is its
+// own key.
+func nameKey(name string) string {
+	n, err := identifier.ParseName(name)
+	if err != nil {
+		return name
+	}
+	return n.Key
+}
+
+func nameKeys(names []string) []string {
+	keys := make([]string, len(names))
+	for i, name := range names {
+		keys[i] = nameKey(name)
+	}
+	return keys
+}
+
 // contact is one contact of a user to be created.
 type contact struct{ kind, value, normalized string }
 
@@ -138,7 +157,7 @@ type contact struct{ kind, value, normalized string }
 func same(kind, value string) contact { return contact{kind, value, value} }
 
 func newUser(groups []string, contacts ...contact) write.CreateUserV1Params {
-	p := write.CreateUserV1Params{IsActive: true, Profile: json.RawMessage(`{}`), GroupNames: groups}
+	p := write.CreateUserV1Params{IsActive: true, Profile: json.RawMessage(`{}`), GroupKeys: nameKeys(groups)}
 	for _, c := range contacts {
 		p.ContactTypes = append(p.ContactTypes, c.kind)
 		p.ContactValues = append(p.ContactValues, c.value)
@@ -156,7 +175,7 @@ func (a *api) createUser(groups []string, contacts ...contact) write.UserWriteV1
 
 func (a *api) createGroup(name string) write.UserGroupWriteV1 {
 	a.t.Helper()
-	g, err := a.write.CreateUserGroupV1(a.t.Context(), name)
+	g, err := a.write.CreateUserGroupV1(a.t.Context(), name, nameKey(name))
 	require.NoError(a.t, err)
 	return g
 }

@@ -30,7 +30,8 @@ func stageCall(job uuid.UUID, rows ...importRow) write.StageImportRowsV1Params {
 		p.RowNos = append(p.RowNos, int32(i+2))
 		p.Phones = append(p.Phones, r.phone)
 		p.PhonesNormalized = append(p.PhonesNormalized, normalized)
-		p.GroupNames = append(p.GroupNames, r.groups)
+		p.GroupNames = append(p.GroupNames, strings.ToUpper(r.groups))
+		p.GroupKeys = append(p.GroupKeys, r.groups)
 		p.Codes = append(p.Codes, code)
 		p.Fields = append(p.Fields, field)
 	}
@@ -163,7 +164,7 @@ func TestImport(t *testing.T) {
 	require.NoError(t, err)
 	for i, r := range list {
 		require.Equal(t, rows[i].phone, r.Phone)
-		require.Equal(t, rows[i].groups, r.UserGroups)
+		require.Equal(t, strings.ToUpper(rows[i].groups), r.UserGroups, "as it came")
 	}
 	require.Equal(t, &known.ID, list[4].UserID)
 	created := a.detail(*list[0].UserID)

@@ -28,19 +28,19 @@ var rows = []struct{ needs, sql string }{
 	{"accounts.user_contacts", `INSERT INTO accounts.user_contacts (user_id, contact_type_id, value, normalized, single)
 		SELECT '00000000-0000-7000-8000-0000000000a1', t.id, '+70000000001', '+70000000001', t.single
 		  FROM accounts.contact_types AS t WHERE t.name IN ('phone', 'fax')`},
-	{"accounts.user_groups", `INSERT INTO accounts.user_groups (id, name) VALUES ('00000000-0000-7000-8000-0000000000b1', 'by SQL')`},
+	{"accounts.user_groups", `INSERT INTO accounts.user_groups (id, name, name_key) VALUES ('00000000-0000-7000-8000-0000000000b1', 'by SQL', 'by sql')`},
 	{"accounts.user_group_memberships", `INSERT INTO accounts.user_group_memberships (user_id, group_id)
 		VALUES ('00000000-0000-7000-8000-0000000000a1', '00000000-0000-7000-8000-0000000000b1')`},
 	{"accounts.cache_outbox", `INSERT INTO accounts.cache_outbox (keys, deps) VALUES ('{u:1}', '{}')`},
 	{"accounts.import_jobs", `INSERT INTO accounts.import_jobs (on_conflict, dry_run, phase, finished_at) VALUES ('skip', true, 'done', now())`},
-	{"accounts.create_user_group_v1(text)", `SELECT FROM accounts.create_user_group_v1('drivers')`},
+	{"accounts.create_user_group_v1(text,text)", `SELECT FROM accounts.create_user_group_v1('drivers', 'drivers')`},
 	{"accounts.create_contact_type_v1(text,text)", `SELECT FROM accounts.create_contact_type_v1('telegram', 'allow')`},
 	{"accounts.create_user_v1(boolean,jsonb,text[],text[],text[],text[])",
-		`SELECT FROM accounts.create_user_v1(true, '{"b": 2}', '{phone}', '{+79991234567}', '{+79991234567}', '{by SQL}')`},
-	{"accounts.stage_import_rows_v1(uuid,integer[],text[],text[],text[],text[],text[])", `
+		`SELECT FROM accounts.create_user_v1(true, '{"b": 2}', '{phone}', '{+79991234567}', '{+79991234567}', '{by sql}')`},
+	{"accounts.stage_import_rows_v1(uuid,integer[],text[],text[],text[],text[],text[],text[])", `
 		SELECT FROM accounts.create_import_job_v1('merge', false) AS j
 		 CROSS JOIN LATERAL accounts.stage_import_rows_v1(
-		           j.id, '{1,2}', '{+79990000001,x}', '{+79990000001,NULL}', '{"by SQL",""}', '{NULL,invalid_phone}', '{NULL,phone}')`},
+		           j.id, '{1,2}', '{+79990000001,x}', '{+79990000001,NULL}', '{"by SQL",""}', '{"by sql",""}', '{NULL,invalid_phone}', '{NULL,phone}')`},
 }
 
 // filler remembers which rows are there.

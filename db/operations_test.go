@@ -46,7 +46,7 @@ func TestCacheOutbox(t *testing.T) {
 	require.Equal(t, read.CacheOutboxStatusV1{}, status)
 
 	g := a.createGroup("one")
-	second, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, ptr("two"))
+	second, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, ptr("two"), ptr("two"))
 	require.NoError(t, err)
 	third := a.createGroup("three")
 	execute(t, a.super, "UPDATE accounts.cache_outbox SET created_at = created_at - interval '1 minute' WHERE id <> $1", *third.OutboxID)
@@ -198,7 +198,7 @@ func TestOutboxRowIsPartOfTheWrite(t *testing.T) {
 	a := open(t)
 	tx, err := a.conn.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = write.New(tx).CreateUserGroupV1(t.Context(), "one")
+	_, err = write.New(tx).CreateUserGroupV1(t.Context(), "one", "one")
 	require.NoError(t, err)
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Zero(t, a.count("cache_outbox"))

@@ -81,7 +81,7 @@ var growthList = []growthCall{
 		t.next++
 		phone := fmt.Sprintf("+7905%07d", t.next)
 		_, err := w.CreateUserV1(ctx, write.CreateUserV1Params{
-			IsActive: true, Profile: []byte(`{"city":"Пермь"}`), GroupNames: []string{"client"},
+			IsActive: true, Profile: []byte(`{"city":"Пермь"}`), GroupKeys: []string{"client"},
 			ContactTypes: []string{"phone"}, ContactValues: []string{phone}, ContactNormalized: []string{phone},
 		})
 		return err

@@ -1,7 +1,8 @@
 -- $1 users with a phone, an email, a login and one or two groups each, as the service would have made
 -- them. The functions are for writes of one or two thousand rows; this fills an empty database.
-INSERT INTO accounts.user_groups (name)
-SELECT unnest('{client,driver,manager,operator,partner,support}'::text[])
+INSERT INTO accounts.user_groups (name, name_key)
+SELECT g.name, g.name
+  FROM unnest('{client,driver,manager,operator,partner,support}'::text[]) AS g (name)
     ON CONFLICT DO NOTHING;
 
 CREATE TEMPORARY TABLE made AS

@@ -64,7 +64,7 @@ func TestUnused(t *testing.T) {
 	require.NotContains(t, before, "accounts.merge_patch_v1(jsonb,jsonb)", "internal")
 
 	writer, reader := connect(t, d.WriteURL), connect(t, d.ReadURL)
-	_, err := write.New(writer).CreateUserGroupV1(t.Context(), "a")
+	_, err := write.New(writer).CreateUserGroupV1(t.Context(), "a", "a")
 	require.NoError(t, err)
 	for range 2 {
 		_, err = read.New(reader).ListUserGroupsV1(t.Context())
@@ -77,7 +77,7 @@ func TestUnused(t *testing.T) {
 	require.NoError(t, reader.Close(t.Context()))
 	require.Eventually(t, func() bool {
 		lines := list(t, d, true)
-		return lines["accounts.create_user_group_v1(text)"] == "1 0 - yes" &&
+		return lines["accounts.create_user_group_v1(text,text)"] == "1 0 - yes" &&
 			lines["accounts.list_user_groups_v1()"] == "0 2 _v12 yes" &&
 			lines["accounts.get_user_detail_v1(uuid)"] == "1 0 - yes"
 	}, waitLimit, pollTick)

@@ -97,7 +97,7 @@ func createUsers(ctx context.Context, queries *write.Queries, users []demoUser) 
 		return "", err
 	}
 	for _, group := range demoGroups {
-		if _, err := queries.CreateUserGroupV1(ctx, group); err != nil {
+		if _, err := queries.CreateUserGroupV1(ctx, group, group); err != nil { // in small letters
 			return "", err
 		}
 	}
@@ -122,7 +122,7 @@ func (u demoUser) params(parser *identifier.Parser) (write.CreateUserV1Params, e
 	if err != nil {
 		return write.CreateUserV1Params{}, err
 	}
-	params := write.CreateUserV1Params{IsActive: true, Profile: document, GroupNames: u.groups}
+	params := write.CreateUserV1Params{IsActive: true, Profile: document, GroupKeys: u.groups}
 	for _, contact := range []struct {
 		kind  identifier.Kind
 		value string

@@ -38,10 +38,9 @@ BEGIN
      CROSS JOIN LATERAL (
                SELECT CASE WHEN EXISTS (SELECT
                                           FROM string_to_table(i.group_names, ',') AS n (name)
-                                         WHERE btrim(n.name) <> ''
-                                           AND NOT EXISTS (SELECT
+                                         WHERE NOT EXISTS (SELECT
                                                              FROM accounts.user_groups AS g
-                                                            WHERE g.name = btrim(n.name)))
+                                                            WHERE g.name_key = n.name))
                                 THEN 'unknown_group'
                            WHEN accounts.profile_fault_v1(i.profile) IS NOT NULL
                                 THEN accounts.profile_fault_v1(i.profile)
@@ -80,7 +79,7 @@ BEGIN
                       accounts.merge_patch_v1(u.profile, i.profile) <> u.profile
                       OR EXISTS (SELECT
                                    FROM string_to_table(i.group_names, ',') AS n (name)
-                                   JOIN accounts.user_groups AS g ON g.name = btrim(n.name)
+                                   JOIN accounts.user_groups AS g ON g.name_key = n.name
                                   WHERE NOT EXISTS (SELECT
                                                       FROM accounts.user_group_memberships AS m
                                                      WHERE m.user_id = u.id
@@ -151,7 +150,7 @@ BEGIN
           FROM unnest(v_results) AS r
           JOIN unnest(p_row_nos, p_group_names) AS i (row_no, group_names) USING (row_no)
          CROSS JOIN string_to_table(i.group_names, ',') AS n (name)
-          JOIN accounts.user_groups AS g ON g.name = btrim(n.name)
+          JOIN accounts.user_groups AS g ON g.name_key = n.name
          WHERE r.status IN ('created', 'merged')
          ORDER BY r.user_id, g.id
             ON CONFLICT (user_id, group_id) DO UPDATE
@@ -175,15 +174,15 @@ END
 $function$;
 
 COMMENT ON FUNCTION accounts.bulk_create_users_v1(integer[],text[],text[],text[],jsonb[],text,boolean) IS
-    'Creates a user with a phone, groups ("client,driver") and a profile for each row; all arrays '
-    'have one length, row numbers are distinct, one call takes one or two thousand rows. Returns '
-    'one row per row: created; exists (skip); merged (merge: union of groups, merge patch of the '
-    'profile); conflict (duplicate: the phone, with merge also its user, comes twice in the call; '
-    'or with p_on_conflict = error taken, and then nothing at all is written); invalid '
-    '(unknown_group, or what profile_fault_v1 says). With p_dry_run the same code says what would '
-    'happen and writes nothing. 40001 when a phone is taken meanwhile: repeat the call. CHECKs '
-    'for phones and profiles. Locks merged users in primary-key order. May be repeated: what '
-    'exists is not created again.';
+    'Creates a user with a phone, groups (their name_key: "client,driver") and a profile for each '
+    'row; all arrays have one length, row numbers are distinct, one call takes one or two '
+    'thousand rows. Returns one row per row: created; exists (skip); merged (merge: union of '
+    'groups, merge patch of the profile); conflict (duplicate: the phone, with merge also its '
+    'user, comes twice in the call; or with p_on_conflict = error taken, and then nothing at all '
+    'is written); invalid (unknown_group, or what profile_fault_v1 says). With p_dry_run the same '
+    'code says what would happen and writes nothing. 40001 when a phone is taken meanwhile: '
+    'repeat the call. CHECKs for phones and profiles. Locks merged users in primary-key order. '
+    'May be repeated: what exists is not created again.';
 
 GRANT EXECUTE ON FUNCTION accounts.bulk_create_users_v1(integer[],text[],text[],text[],jsonb[],text,boolean)
     TO accounts_write;

@@ -27,7 +27,7 @@ BEGIN
     END IF;
 
     SELECT array_agg(r.row_no), array_agg(r.phone), array_agg(r.normalized),
-           array_agg(r.user_groups), array_agg('{}'::jsonb)
+           array_agg(r.group_keys), array_agg('{}'::jsonb)
       INTO v_row_nos, v_phones, v_normalized, v_group_names, v_profiles
       FROM (SELECT o.*
               FROM accounts.import_rows AS o

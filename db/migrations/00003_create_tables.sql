@@ -4,6 +4,42 @@
 -- +goose Up
 SET LOCAL lock_timeout = '5s';
 
+-- +goose StatementBegin
+CREATE FUNCTION accounts.is_canonical_name_v1(
+    p_name text,
+    p_folded boolean
+)
+RETURNS boolean
+LANGUAGE plpgsql
+IMMUTABLE PARALLEL SAFE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN p_name IS NFC NORMALIZED
+        AND p_name COLLATE "C" !~ (
+            '^ | $|  |['
+            '\u0001-\u001f\u007f-\u009f' -- control characters
+            '\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u2800\u3000' -- white space
+            -- Displayed as nothing: Default_Ignorable_Code_Point, interlinear annotations.
+            '\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e'
+            '\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb'
+            '\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff'
+            '\ue000-\uf8ff\U000f0000-\U0010ffff' -- private use
+            '\ufdd0-\ufdef\ufffd-\uffff' -- noncharacters, and what stands for broken text
+            ']')
+        -- Cherokee folds to capitals.
+        AND (NOT p_folded
+             OR p_name COLLATE "C" ~ '[\u13a0-\u13ff\uab70-\uabbf]'
+             OR p_name = lower(p_name COLLATE "default"));
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.is_canonical_name_v1(text, boolean) IS
+    'Internal: whether a text has the canonical form of a name as far as SQL knows it: NFC, no '
+    'control or invisible character, no white space but single spaces between words; with p_folded '
+    'no capital letter. internal/identifier makes names and their keys.';
+
 CREATE TABLE accounts.users (
     id uuid NOT NULL DEFAULT accounts.generate_uuid_v1(),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -66,6 +102,12 @@ CREATE TABLE accounts.user_contacts (
     CONSTRAINT user_contacts_deactivated_at_agrees CHECK (is_active = (deactivated_at IS NULL)),
     CONSTRAINT user_contacts_value_length CHECK (char_length(value) BETWEEN 1 AND 255),
     CONSTRAINT user_contacts_normalized_length CHECK (char_length(normalized) BETWEEN 1 AND 255),
+    -- The value of a type that is no identifier is a name: without regard to case.
+    CONSTRAINT user_contacts_custom_canonical CHECK (
+        contact_type_id IN ('00000000-0000-7000-8000-000000000001',
+                            '00000000-0000-7000-8000-000000000002',
+                            '00000000-0000-7000-8000-000000000003')
+        OR accounts.is_canonical_name_v1(normalized, true)),
     -- The canonical form of each identifier type, so that one text names at most one user:
     -- whatever is accepted under one kind is refused under the others.
     CONSTRAINT user_contacts_phone_canonical CHECK (
@@ -83,7 +125,8 @@ CREATE TABLE accounts.user_contacts (
             AND translate(normalized, '{}-', '') !~ '^[0-9a-f]{32}$'))
 );
 COMMENT ON TABLE accounts.user_contacts IS
-    'Contacts of users. value is what was given, normalized what internal/identifier made of it. '
+    'Contacts of users. value is the text as it was given, normalized its canonical form, made by '
+    'internal/identifier: of an identifier, or of a name without regard to case. '
     'A deactivated contact stays as history and frees its value.';
 CREATE UNIQUE INDEX user_contacts_active_normalized_key
     ON accounts.user_contacts (contact_type_id, normalized) WHERE is_active;
@@ -96,16 +139,26 @@ CREATE INDEX user_contacts_contact_type_idx ON accounts.user_contacts (contact_t
 CREATE TABLE accounts.user_groups (
     id uuid NOT NULL DEFAULT accounts.generate_uuid_v1(),
     name text COLLATE "C" NOT NULL,
+    name_key text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT user_groups_pkey PRIMARY KEY (id),
-    CONSTRAINT user_groups_name_key UNIQUE (name),
+    CONSTRAINT user_groups_name_key UNIQUE (name_key),
     -- No comma: an upload names several groups as "client,driver".
     CONSTRAINT user_groups_name_form CHECK (
-        char_length(name) BETWEEN 1 AND 100
-        AND name !~ '[,[:cntrl:]]' AND name !~ '^[[:space:]]|[[:space:]]$')
+        char_length(name) BETWEEN 1 AND 100 AND strpos(name, ',') = 0
+        AND accounts.is_canonical_name_v1(name, false)),
+    -- Go folds more letters than lower() does. For ASCII and Russian both do the same.
+    CONSTRAINT user_groups_name_key_agrees CHECK (
+        char_length(name_key) BETWEEN 1 AND 255 AND strpos(name_key, ',') = 0
+        AND accounts.is_canonical_name_v1(name_key, true)
+        AND (name ~ '[^ -~А-Яа-яЁё]'
+             OR name_key = translate(lower(name), 'АБВГДЕЁЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯ',
+                                                  'абвгдеёжзийклмнопрстуфхцчшщъыьэюя')))
 );
-COMMENT ON TABLE accounts.user_groups IS 'Dictionary of user groups.';
+COMMENT ON TABLE accounts.user_groups IS
+    'Dictionary of user groups. name is the canonical form in the case in which it was given, '
+    'name_key the name without regard to case; internal/identifier makes both.';
 
 CREATE TABLE accounts.user_group_memberships (
     user_id uuid NOT NULL,
@@ -164,3 +217,4 @@ DROP TABLE accounts.user_groups;
 DROP TABLE accounts.user_contacts;
 DROP TABLE accounts.contact_types;
 DROP TABLE accounts.users;
+DROP FUNCTION accounts.is_canonical_name_v1(text, boolean);

@@ -86,7 +86,7 @@ CREATE FUNCTION accounts.create_user_v1(
     p_contact_types text[],
     p_contact_values text[],
     p_contact_normalized text[],
-    p_group_names text[]
+    p_group_keys text[]
 )
 RETURNS SETOF accounts.user_write_v1
 LANGUAGE plpgsql
@@ -116,8 +116,8 @@ BEGIN
              WHERE NOT EXISTS (SELECT FROM accounts.contact_types AS t WHERE t.name = i.name)
              UNION ALL
             SELECT format('groups[%s]', i.ordinality - 1)
-              FROM unnest(p_group_names) WITH ORDINALITY AS i (name, ordinality)
-             WHERE NOT EXISTS (SELECT FROM accounts.user_groups AS g WHERE g.name = i.name)
+              FROM unnest(p_group_keys) WITH ORDINALITY AS i (key, ordinality)
+             WHERE NOT EXISTS (SELECT FROM accounts.user_groups AS g WHERE g.name_key = i.key)
            ) AS e (field);
     IF v_errors IS NOT NULL THEN
         RAISE EXCEPTION USING
@@ -194,7 +194,7 @@ BEGIN
     INSERT INTO accounts.user_group_memberships (user_id, group_id)
     SELECT v_user_id, g.id
       FROM accounts.user_groups AS g
-     WHERE g.name = ANY (p_group_names)
+     WHERE g.name_key = ANY (p_group_keys)
      ORDER BY g.id;
 
     v_touched := ARRAY['u:' || v_user_id] || v_touched;
@@ -207,7 +207,7 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.create_user_v1(boolean, jsonb, text[], text[], text[], text[]) IS
     'Creates a user with contacts (type name, value, canonical value: three arrays of one length) '
-    'and groups (by name), all or nothing, and returns it. UA002 for unknown types and groups, '
+    'and groups (by name_key), all or nothing, and returns it. UA002 for unknown types and groups, '
     'UA004 for more than 100 contacts (limit active_contacts), 23505 '
     'user_contacts_single_active_key for a second contact of a single type, 23505 '
     'user_contacts_active_normalized_key for values that are taken, each naming all fields; '

@@ -185,7 +185,8 @@ GRANT EXECUTE ON FUNCTION accounts.update_contact_type_v1(uuid, text, text) TO a
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.create_user_group_v1(
-    p_name text
+    p_name text,
+    p_name_key text
 )
 RETURNS SETOF accounts.user_group_write_v1
 LANGUAGE plpgsql
@@ -200,8 +201,8 @@ BEGIN
     PERFORM accounts.take_named_lock_v1('user_groups');
     PERFORM accounts.check_limit_v1(
         'user_groups', 1000, (SELECT count(*) + 1 FROM accounts.user_groups));
-    INSERT INTO accounts.user_groups (name)
-    VALUES (p_name)
+    INSERT INTO accounts.user_groups (name, name_key)
+    VALUES (p_name, p_name_key)
     RETURNING * INTO v_group;
     RETURN QUERY
     SELECT v_group.id, v_group.name, v_group.created_at, v_group.updated_at,
@@ -209,16 +210,18 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.create_user_group_v1(text) IS
-    'Creates a user group. UA004 if there are 1,000 (limit user_groups), 23505 '
-    'user_groups_name_key; CHECK user_groups_name_form. One transaction at a time creates groups. '
-    'A repetition is refused.';
-GRANT EXECUTE ON FUNCTION accounts.create_user_group_v1(text) TO accounts_write;
+COMMENT ON FUNCTION accounts.create_user_group_v1(text, text) IS
+    'Creates a user group with a name in canonical form; p_name_key is the name without regard to '
+    'case (in psql lower(p_name) for ASCII and Russian). UA004 if there are 1,000 (limit '
+    'user_groups), 23505 user_groups_name_key; CHECKs user_groups_name_form, '
+    'user_groups_name_key_agrees. One transaction at a time creates groups. A repetition is refused.';
+GRANT EXECUTE ON FUNCTION accounts.create_user_group_v1(text, text) TO accounts_write;
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.update_user_group_v1(
     p_group_id uuid,
-    p_name text
+    p_name text,
+    p_name_key text
 )
 RETURNS SETOF accounts.user_group_write_v1
 LANGUAGE plpgsql
@@ -247,6 +250,7 @@ BEGIN
     IF p_name <> v_group.name THEN
         UPDATE accounts.user_groups AS g
            SET name = p_name,
+               name_key = p_name_key,
                updated_at = greatest(clock_timestamp(), g.updated_at + interval '1 microsecond')
          WHERE g.id = p_group_id
         RETURNING g.* INTO v_group;
@@ -260,16 +264,17 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.update_user_group_v1(uuid, text) IS
-    'Renames a user group; NULL or the same name changes and touches nothing. Its members see the '
-    'new name without a new version of their own. UA001, 23505 user_groups_name_key; CHECK '
-    'user_groups_name_form. Locks the group. May be repeated.';
-GRANT EXECUTE ON FUNCTION accounts.update_user_group_v1(uuid, text) TO accounts_write;
+COMMENT ON FUNCTION accounts.update_user_group_v1(uuid, text, text) IS
+    'Renames a user group; p_name and p_name_key are as in create_user_group_v1, both NULL or the '
+    'same name changes and touches nothing. Its members see the new name without a new version of '
+    'their own. UA001, 23505 user_groups_name_key; CHECKs user_groups_name_form, '
+    'user_groups_name_key_agrees. Locks the group. May be repeated.';
+GRANT EXECUTE ON FUNCTION accounts.update_user_group_v1(uuid, text, text) TO accounts_write;
 
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
-DROP FUNCTION accounts.update_user_group_v1(uuid, text);
-DROP FUNCTION accounts.create_user_group_v1(text);
+DROP FUNCTION accounts.update_user_group_v1(uuid, text, text);
+DROP FUNCTION accounts.create_user_group_v1(text, text);
 DROP FUNCTION accounts.update_contact_type_v1(uuid, text, text);
 DROP FUNCTION accounts.create_contact_type_v1(text, text);
 DROP FUNCTION accounts.list_user_groups_v1();

@@ -31,6 +31,7 @@ CREATE TABLE accounts.import_rows (
     row_no integer NOT NULL,
     phone text NOT NULL,
     user_groups text NOT NULL,
+    group_keys text COLLATE "C" NOT NULL DEFAULT '',
     normalized text COLLATE "C",
     status text COLLATE "C",
     code text COLLATE "C",
@@ -44,7 +45,8 @@ CREATE TABLE accounts.import_rows (
     CONSTRAINT import_rows_normalized_or_status CHECK (normalized IS NOT NULL OR status IS NOT NULL)
 );
 COMMENT ON TABLE accounts.import_rows IS
-    'The rows of an upload as they came, and what became of each; status is NULL until then.';
+    'The rows of an upload as they came, the canonical forms of phone and groups, and the result of '
+    'each; status is NULL until then.';
 CREATE INDEX import_rows_open_idx ON accounts.import_rows (job_id, row_no) WHERE status IS NULL;
 
 CREATE TABLE accounts.import_job_v1 (
@@ -182,6 +184,7 @@ CREATE FUNCTION accounts.stage_import_rows_v1(
     p_phones text[],
     p_phones_normalized text[],
     p_group_names text[],
+    p_group_keys text[],
     p_codes text[],
     p_fields text[]
 )
@@ -202,23 +205,24 @@ BEGIN
             DETAIL = jsonb_build_object('entity', 'Import', 'id', p_job_id)::text;
     END IF;
     INSERT INTO accounts.import_rows
-           (job_id, row_no, phone, normalized, user_groups, status, code, field)
-    SELECT p_job_id, i.row_no, i.phone, nullif(i.normalized, ''), i.group_names,
+           (job_id, row_no, phone, normalized, user_groups, group_keys, status, code, field)
+    SELECT p_job_id, i.row_no, i.phone, nullif(i.normalized, ''), i.group_names, i.group_keys,
            CASE i.code WHEN '' THEN NULL WHEN 'duplicate' THEN 'conflict' ELSE 'invalid' END,
            nullif(i.code, ''), nullif(i.field, '')
-      FROM unnest(p_row_nos, p_phones, p_phones_normalized, p_group_names, p_codes, p_fields)
-           AS i (row_no, phone, normalized, group_names, code, field)
+      FROM unnest(p_row_nos, p_phones, p_phones_normalized, p_group_names, p_group_keys, p_codes,
+                  p_fields)
+           AS i (row_no, phone, normalized, group_names, group_keys, code, field)
         ON CONFLICT (job_id, row_no) DO NOTHING;
 END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.stage_import_rows_v1(
-    uuid, integer[], text[], text[], text[], text[], text[]) IS
+    uuid, integer[], text[], text[], text[], text[], text[], text[]) IS
     'Adds rows to a job in the phase staging. A row with a code is not imported: duplicate is a '
     'conflict, everything else invalid. Empty texts stand for NULL. UA001. Locks the job. May be '
     'repeated: rows that are there stay.';
 GRANT EXECUTE ON FUNCTION accounts.stage_import_rows_v1(
-    uuid, integer[], text[], text[], text[], text[], text[]) TO accounts_write;
+    uuid, integer[], text[], text[], text[], text[], text[], text[]) TO accounts_write;
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.start_import_job_v1(
@@ -347,7 +351,7 @@ BEGIN
     END IF;
 
     SELECT array_agg(r.row_no), array_agg(r.phone), array_agg(r.normalized),
-           array_agg(r.user_groups), array_agg('{}'::jsonb)
+           array_agg(r.group_keys), array_agg('{}'::jsonb)
       INTO v_row_nos, v_phones, v_normalized, v_group_names, v_profiles
       FROM (SELECT o.*
               FROM accounts.import_rows AS o
@@ -401,7 +405,7 @@ DROP FUNCTION accounts.run_import_chunk_v1(integer);
 DROP FUNCTION accounts.delete_import_jobs_v1(uuid, integer, integer);
 DROP FUNCTION accounts.start_import_job_v1(uuid);
 DROP FUNCTION accounts.stage_import_rows_v1(
-    uuid, integer[], text[], text[], text[], text[], text[]);
+    uuid, integer[], text[], text[], text[], text[], text[], text[]);
 DROP FUNCTION accounts.create_import_job_v1(text, boolean);
 DROP FUNCTION accounts.list_import_rows_v1(integer, uuid, integer);
 DROP FUNCTION accounts.get_import_job_v1(uuid);

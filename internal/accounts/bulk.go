@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -95,7 +94,7 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 	}
 	for i, row := range rows {
 		result.Rows[i] = RowResult{Number: row.Number}
-		normalized, fault := s.checkRow(row)
+		normalized, groups, fault := s.checkRow(row)
 		if fault != nil {
 			result.Rows[i].set(RowInvalid, fault.Code, fault.Column, nil)
 			continue
@@ -106,7 +105,7 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 			continue
 		}
 		seen[normalized] = true
-		chunk.add(i, row, normalized)
+		chunk.add(i, row, normalized, groups)
 		if len(chunk.params.RowNos) == size {
 			if err := flush(); err != nil {
 				return BulkResult{}, err
@@ -125,24 +124,25 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 	return result, nil
 }
 
-// checkRow returns the canonical phone of a row, or what is wrong with the row by itself.
-func (s *Service) checkRow(row BulkRow) (string, *RowFault) {
+// checkRow returns the canonical phone of a row and the keys of its groups, separated by commas, or what
+// is wrong with the row by itself.
+func (s *Service) checkRow(row BulkRow) (phone, groups string, fault *RowFault) {
 	if row.Fault != nil {
-		return "", row.Fault
+		return "", "", row.Fault
 	}
-	if slices.ContainsFunc(row.Groups, func(name string) bool { return strings.Contains(name, ",") }) {
-		// No group has a comma in its name, and the functions separate names by it.
-		return "", &RowFault{Code: "unknown_group", Column: "user_groups"}
+	keys, ok := bulkGroups(row.Groups)
+	if !ok {
+		return "", "", &RowFault{Code: "unknown_group", Column: "user_groups"}
 	}
 	// With Merge the profile is a patch of an existing user's, so members that are null do not count.
 	if fault := checkProfilePatch(row.Profile); fault != nil {
-		return "", &RowFault{Code: fault.Code, Column: fault.Field}
+		return "", "", &RowFault{Code: fault.Code, Column: fault.Field}
 	}
-	normalized, err := s.parser.Canonical(identifier.Phone, row.Phone)
+	phone, err := s.parser.Canonical(identifier.Phone, row.Phone)
 	if err != nil {
-		return "", &RowFault{Code: fieldOf("phone", err).Code, Column: "phone"}
+		return "", "", &RowFault{Code: fieldOf("phone", err).Code, Column: "phone"}
 	}
-	return normalized, nil
+	return phone, strings.Join(keys, ","), nil
 }
 
 // bulkWrite runs one chunk and puts its results where they belong.
@@ -191,7 +191,7 @@ func (s *Service) bulkWriteHalves(ctx context.Context, chunk *bulkChunkRows, opt
 // bulkChunkRows are the rows of one call; RowNos are indexes into the results.
 type bulkChunkRows struct{ params write.BulkCreateUsersV1Params }
 
-func (c *bulkChunkRows) add(index int, row BulkRow, normalized string) {
+func (c *bulkChunkRows) add(index int, row BulkRow, normalized, groups string) {
 	profile := row.Profile
 	if profile == nil {
 		profile = json.RawMessage(`{}`)
@@ -199,7 +199,7 @@ func (c *bulkChunkRows) add(index int, row BulkRow, normalized string) {
 	c.params.RowNos = append(c.params.RowNos, int32(index))
 	c.params.Phones = append(c.params.Phones, row.Phone)
 	c.params.PhonesNormalized = append(c.params.PhonesNormalized, normalized)
-	c.params.GroupNames = append(c.params.GroupNames, strings.Join(row.Groups, ","))
+	c.params.GroupNames = append(c.params.GroupNames, groups)
 	c.params.Profiles = append(c.params.Profiles, profile)
 }
 

@@ -3,12 +3,9 @@ package accounts
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"golang.org/x/text/unicode/norm"
 
 	"github.com/payment-services/accounts/internal/cache"
 	"github.com/payment-services/accounts/internal/dbgen/read"
@@ -16,9 +13,6 @@ import (
 	"github.com/payment-services/accounts/internal/errcode"
 	"github.com/payment-services/accounts/internal/identifier"
 )
-
-// maxValueLength is user_contacts_value_length, in characters.
-const maxValueLength = 255
 
 // Contact is one contact of a user. Type is the name of its type.
 type Contact struct {
@@ -31,6 +25,7 @@ type Contact struct {
 
 // AddContact adds an active contact to a user. What a second one of the type does is up to the type.
 func (s *Service) AddContact(ctx context.Context, userID uuid.UUID, typ, value string) (Contact, error) {
+	typ = nameKey(typ)
 	normalized, err := s.normalize(typ, value)
 	if err != nil {
 		return Contact{}, invalidValues([]errcode.Field{fieldOf("value", err)})
@@ -114,21 +109,18 @@ func (s *Service) UpdateContact(ctx context.Context, id uuid.UUID, p ContactPatc
 	return writtenContact(row), err
 }
 
-// normalize returns the canonical form of a contact's value: that of an identifier for the three
-// identifier types, else NFC without surrounding space.
+// normalize returns the canonical form of a contact's value: of an identifier for the three identifier
+// types, else of a name without regard to case. typ is the canonical name of the type.
 func (s *Service) normalize(typ, value string) (string, error) {
 	switch kind := identifier.Kind(typ); kind {
 	case identifier.Phone, identifier.Email, identifier.SecondLogin:
 		return s.parser.Canonical(kind, value)
 	}
-	normalized := strings.TrimSpace(norm.NFC.String(value))
-	if n := utf8.RuneCountInString(value); n > maxValueLength || normalized == "" || strings.ContainsRune(value, 0) {
-		return "", &identifier.Error{Code: "invalid_length", Message: "must have 1 to 255 characters and no NUL"}
-	}
-	return normalized, nil
+	name, err := identifier.ParseName(value)
+	return name.Key, err
 }
 
-// fieldOf names the fault that internal/identifier found in a field.
+// fieldOf returns the error of internal/identifier as the error of a field.
 func fieldOf(field string, err error) errcode.Field {
 	if e, ok := errors.AsType[*identifier.Error](err); ok {
 		return errcode.Field{Field: field, Code: e.Code, Message: e.Message}

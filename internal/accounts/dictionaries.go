@@ -53,11 +53,15 @@ func (s *Service) Group(ctx context.Context, id uuid.UUID) (Group, Origin, error
 	return pick(r, errcode.Missing("Group", id.String()), func(g Group) bool { return g.ID == id })
 }
 
-// CreateGroup creates a group.
+// CreateGroup creates a group. Its name is brought to its canonical form.
 func (s *Service) CreateGroup(ctx context.Context, name string) (Group, error) {
+	canonical, err := groupName(name)
+	if err != nil {
+		return Group{}, err
+	}
 	var row write.UserGroupWriteV1
-	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
-		row, err = q.CreateUserGroupV1(ctx, name)
+	err = s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
+		row, err = q.CreateUserGroupV1(ctx, canonical.Text, canonical.Key)
 		return change{row.Touched, row.OutboxID}, err
 	})
 	return writtenGroup(row), err
@@ -65,9 +69,17 @@ func (s *Service) CreateGroup(ctx context.Context, name string) (Group, error) {
 
 // UpdateGroup renames a group; nil leaves the name. All members show the new name at once.
 func (s *Service) UpdateGroup(ctx context.Context, id uuid.UUID, name *string) (Group, error) {
+	var key *string
+	if name != nil {
+		canonical, err := groupName(*name)
+		if err != nil {
+			return Group{}, err
+		}
+		name, key = &canonical.Text, &canonical.Key
+	}
 	var row write.UserGroupWriteV1
 	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
-		row, err = q.UpdateUserGroupV1(ctx, id, name)
+		row, err = q.UpdateUserGroupV1(ctx, id, name, key)
 		return change{row.Touched, row.OutboxID}, err
 	})
 	return writtenGroup(row), err
@@ -88,10 +100,14 @@ func (s *Service) ContactType(ctx context.Context, id uuid.UUID) (ContactType, O
 	return pick(r, errcode.Missing("ContactType", id.String()), func(t ContactType) bool { return t.ID == id })
 }
 
-// CreateContactType creates a contact type.
+// CreateContactType creates a contact type. Its name is brought to its canonical form.
 func (s *Service) CreateContactType(ctx context.Context, name, onSecond string) (ContactType, error) {
+	name, err := contactTypeName(name)
+	if err != nil {
+		return ContactType{}, err
+	}
 	var row write.ContactTypeWriteV1
-	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
+	err = s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
 		row, err = q.CreateContactTypeV1(ctx, name, onSecond)
 		return change{row.Touched, row.OutboxID}, err
 	})
@@ -100,6 +116,13 @@ func (s *Service) CreateContactType(ctx context.Context, name, onSecond string) 
 
 // UpdateContactType renames a contact type or changes what a second contact does; nil leaves a part.
 func (s *Service) UpdateContactType(ctx context.Context, id uuid.UUID, name, onSecond *string) (ContactType, error) {
+	if name != nil {
+		canonical, err := contactTypeName(*name)
+		if err != nil {
+			return ContactType{}, err
+		}
+		name = &canonical
+	}
 	var row write.ContactTypeWriteV1
 	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
 		row, err = q.UpdateContactTypeV1(ctx, id, name, onSecond)

@@ -171,7 +171,7 @@ func (s *Service) stageRows(ctx context.Context, jobID uuid.UUID, rows []BulkRow
 		return err
 	}
 	add := func(row BulkRow) error {
-		normalized, fault := s.checkRow(row)
+		normalized, groups, fault := s.checkRow(row)
 		switch {
 		case fault != nil:
 		case seen[normalized]:
@@ -184,6 +184,7 @@ func (s *Service) stageRows(ctx context.Context, jobID uuid.UUID, rows []BulkRow
 		params.Phones = append(params.Phones, row.Phone)
 		params.PhonesNormalized = append(params.PhonesNormalized, normalized)
 		params.GroupNames = append(params.GroupNames, strings.Join(row.Groups, ","))
+		params.GroupKeys = append(params.GroupKeys, groups)
 		params.Codes = append(params.Codes, fault.Code)
 		params.Fields = append(params.Fields, fault.Column)
 		if len(params.RowNos) < importChunk {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/payment-services/accounts/internal/errcode"
@@ -80,7 +79,7 @@ func openUpload(ctx context.Context, file io.ReaderAt, size int64) (*upload, err
 	u := &upload{reader: reader, phone: -1, groups: -1}
 	var unknown []string
 	for i, name := range reader.Header() {
-		switch known := strings.ToLower(name); {
+		switch known := nameKey(name); {
 		case known == columnPhone && u.phone < 0:
 			u.phone = i
 		case known == columnGroups && u.groups < 0:
@@ -114,12 +113,7 @@ func (u *upload) next(ctx context.Context) (BulkRow, error) {
 	if err != nil {
 		return BulkRow{}, fileError(err)
 	}
-	out := BulkRow{Number: row.Number, Phone: u.cell(row, u.phone).Text}
-	for name := range strings.SplitSeq(u.cell(row, u.groups).Text, ",") {
-		if name = strings.TrimSpace(name); name != "" && !slices.Contains(out.Groups, name) {
-			out.Groups = append(out.Groups, name)
-		}
-	}
+	out := BulkRow{Number: row.Number, Phone: u.cell(row, u.phone).Text, Groups: splitGroups(u.cell(row, u.groups).Text)}
 	switch phone := u.cell(row, u.phone); {
 	case row.Err != nil:
 		out.Fault = &RowFault{Code: string(row.Err.Code), Column: u.columnName(row.Err.Column - 1)}

@@ -127,16 +127,17 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 		u.Profile = json.RawMessage(`{}`)
 	}
 	params := write.CreateUserV1Params{
-		IsActive: u.IsActive, Profile: u.Profile, GroupNames: append([]string{}, u.Groups...),
+		IsActive: u.IsActive, Profile: u.Profile, GroupKeys: groupKeys(u.Groups),
 		ContactTypes: []string{}, ContactValues: []string{}, ContactNormalized: []string{},
 	}
 	var faults []errcode.Field
 	for i, c := range u.Contacts {
-		normalized, err := s.normalize(c.Type, c.Value)
+		typ := nameKey(c.Type)
+		normalized, err := s.normalize(typ, c.Value)
 		if err != nil {
 			faults = append(faults, fieldOf(fmt.Sprintf("contacts[%d].value", i), err))
 		}
-		params.ContactTypes = append(params.ContactTypes, c.Type)
+		params.ContactTypes = append(params.ContactTypes, typ)
 		params.ContactValues = append(params.ContactValues, c.Value)
 		params.ContactNormalized = append(params.ContactNormalized, normalized)
 	}

@@ -97,7 +97,7 @@ func newWorld(t *testing.T) *world {
 	for i := range users {
 		u := user{phone: fmt.Sprintf("+7916%07d", i), groupName: fmt.Sprintf("old %d", i)}
 		p.commit(t, func(ctx context.Context, q write.Querier) (change, error) {
-			row, err := q.CreateUserGroupV1(ctx, u.groupName)
+			row, err := q.CreateUserGroupV1(ctx, u.groupName, u.groupName)
 			u.group = row.ID
 			return change{}, err
 		})

@@ -168,7 +168,7 @@ func (p *process) setProfile(t *testing.T, id uuid.UUID, value string) change {
 func (p *process) renameGroup(t *testing.T, id uuid.UUID, name string) change {
 	t.Helper()
 	return p.commit(t, func(ctx context.Context, q write.Querier) (change, error) {
-		row, err := q.UpdateUserGroupV1(ctx, id, &name)
+		row, err := q.UpdateUserGroupV1(ctx, id, &name, &name)
 		return change{row.Touched, row.OutboxID}, err
 	})
 }
@@ -178,7 +178,7 @@ func (p *process) createUser(t *testing.T, phone, value string, groups ...string
 	var id uuid.UUID
 	return id, p.commit(t, func(ctx context.Context, q write.Querier) (change, error) {
 		row, err := q.CreateUserV1(ctx, write.CreateUserV1Params{
-			IsActive: true, Profile: profile(value), GroupNames: append([]string{}, groups...),
+			IsActive: true, Profile: profile(value), GroupKeys: append([]string{}, groups...),
 			ContactTypes: []string{"phone"}, ContactValues: []string{phone}, ContactNormalized: []string{phone},
 		})
 		id = row.ID

@@ -29,7 +29,7 @@ type ContactTypeList struct {
 
 // NewContactType is the body that creates a contact type.
 type NewContactType struct {
-	Name     string `json:"name" minLength:"1" maxLength:"63" example:"telegram"`
+	Name     string `json:"name" minLength:"1" maxLength:"63" example:"telegram" doc:"Stored in lower case, without invisible characters and spaces at the ends: a letter, then letters, digits and underscores."`
 	OnSecond string `json:"on_second" enum:"replace,reject,allow"`
 }
 

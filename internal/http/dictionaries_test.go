@@ -45,7 +45,7 @@ func TestUserGroups(t *testing.T) {
 	for body, want := range map[string]string{
 		``: "body required", `{}`: "name required", `{"name":null}`: "name null", `{"name":""}`: "name too_short",
 		`{"name":"` + strings.Repeat("x", 101) + `"}`: "name too_long", `{"name":1}`: "name invalid_type",
-		`{"name":"a","x":1}`: "x unknown", `{"name":" a"}`: "name invalid_name", `{"name":"a,b"}`: "name invalid_name",
+		`{"name":"a","x":1}`: "x unknown", `{"name":" \u3000"}`: "name invalid_name", `{"name":"a,b"}`: "name invalid_name",
 	} {
 		p := s.call(http.MethodPost, "/accounts/user-groups", body, "Content-Type", "application/json").problem(errcode.Validation)
 		require.Equal(t, []string{want}, p.faults(), body)

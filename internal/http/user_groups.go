@@ -28,7 +28,7 @@ type GroupList struct {
 
 // NewGroup is the body that creates a group.
 type NewGroup struct {
-	Name string `json:"name" minLength:"1" maxLength:"100" example:"client"`
+	Name string `json:"name" minLength:"1" maxLength:"100" example:"client" doc:"Invisible characters and spaces at the ends are removed. Unique without regard to case."`
 }
 
 // GroupPatch is the body that changes a group.

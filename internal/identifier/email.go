@@ -6,9 +6,6 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
-	"golang.org/x/text/cases"
-	"golang.org/x/text/language"
-	"golang.org/x/text/unicode/norm"
 )
 
 // RFC 5321, section 4.5.3.1 and erratum 1690, in bytes.
@@ -21,13 +18,18 @@ const (
 var domains = idna.New(
 	idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.VerifyDNSLength(true))
 
-// canonicalEmail returns the folded form of an address: the local part in NFC and lower case, the
-// domain in ASCII. Neither dots nor +tags are dropped: what they mean is up to the domain.
+// canonicalEmail returns the folded form of an address: the local part in lower case, and if it is not
+// ASCII by the rule for a second_login; the domain in ASCII. Letters that look like those of another
+// script are refused, but East Asian scripts may mix. Neither dots nor +tags are dropped: what they mean
+// is up to the domain.
 func canonicalEmail(text string) (string, bool) {
 	at := strings.LastIndexByte(text, '@')
-	local := foldLocal(text[:at])
-	domain, err := domains.ToASCII(text[at+1:])
-	if err != nil || !qualified(domain) || len(local) > maxLocal {
+	local, ok := foldLocal(text[:at])
+	if !ok || len(local) > maxLocal {
+		return "", false
+	}
+	domain, ok := canonicalDomain(text[at+1:])
+	if !ok {
 		return "", false
 	}
 	canonical := local + "@" + domain
@@ -35,21 +37,43 @@ func canonicalEmail(text string) (string, bool) {
 		return "", false
 	}
 	// net/mail reads a whole From header: what it reads as anything else had a name, quotes or a
-	// comment. It is asked after folding, which can make a ';' of another character.
+	// comment. It is called after folding, which can make a ';' of another character.
 	address, err := mail.ParseAddress(canonical)
 	return canonical, err == nil && address.Address == canonical
 }
 
-// foldLocal uses the full case mapping: with the simple one, İ would fold into the plain i of
-// another mailbox.
-func foldLocal(local string) string {
+func foldLocal(local string) (string, bool) {
 	for i := range len(local) {
 		if local[i] >= utf8.RuneSelf {
-			lower := cases.Lower(language.Und, cases.HandleFinalSigma(false))
-			return norm.NFC.String(lower.String(local))
+			folded, ok := foldUsername(local)
+			return folded, ok && oneWritingSystem(folded)
 		}
 	}
-	return strings.ToLower(local)
+	return strings.ToLower(local), true
+}
+
+// canonicalDomain returns a domain in ASCII, by IDNA2008 (UTS 46, nontransitional), so ß is not ss.
+func canonicalDomain(text string) (string, bool) {
+	domain, err := domains.ToASCII(text)
+	if err != nil || !qualified(domain) {
+		return "", false
+	}
+	if !strings.Contains(domain, "xn--") {
+		return domain, true
+	}
+	// A domain that was given in ASCII follows the same rules.
+	unfolded, err := domains.ToUnicode(domain)
+	if err != nil {
+		return "", false
+	}
+	unfolded = foldSigma(unfolded)
+	for label := range strings.SplitSeq(unfolded, ".") {
+		if !oneWritingSystem(label) {
+			return "", false
+		}
+	}
+	domain, err = domains.ToASCII(unfolded)
+	return domain, err == nil
 }
 
 // qualified reports whether an ASCII domain has a dot and is no IP address: no top-level domain is

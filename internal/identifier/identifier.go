@@ -1,24 +1,26 @@
-// Package identifier turns one text, whatever a person typed into the one field of a login form,
-// into its kind and its canonical form, so that one text names at most one user.
+// Package identifier parses the text that a person typed into the one field of a login form: it
+// returns its kind and its canonical form, so that one text names at most one user.
 //
-// The kind is decided by form alone, for ever: the same text never changes its kind when phone
-// metadata or a library does. In this order, once full-width characters are made narrow and the
-// spaces around the text are gone:
+// The kind is decided by form alone: the same text never changes its kind when phone metadata or a
+// library does. In this order, once invisible characters are removed, full-width characters are made
+// narrow, hyphens and dashes of all kinds are read as '-' and the spaces around the text are gone:
 //
 //   - 32 hexadecimal digits among '{', '}' and '-', or a text that begins with urn:uuid:, is a uuid;
 //   - a text with '@' is an email;
 //   - 7 to 15 digits and nothing else but spaces, ( ) - . and one plus before them is a phone, and so
-//     is whatever begins with '+';
-//   - anything else is a second_login.
+//     is every text that begins with '+';
+//   - anything else is a second_login. In a second_login, invisible characters and dashes that are not
+//     ASCII are refused and not removed.
 //
 // A text that has the form of a kind and is no value of it is an error, never a value of another kind.
 // Each canonical form has the form of its own kind only and is its own canonical form.
+//
+// ParseName does the same for texts that are no identifiers: names and values of custom contacts.
 package identifier
 
 import (
 	"fmt"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/nyaruka/phonenumbers"
@@ -47,15 +49,15 @@ const (
 // bytes of UTF-8.
 const maxRunes = 255
 
-// Error says why a text is no identifier. It never contains the text, so that it may be logged and
-// shown.
+// Error tells why a text is no identifier or no name. It never contains the text, so that it may be
+// logged and shown.
 type Error struct {
-	// Kind is the kind whose form the text has, or that was asked for; empty if a text of unknown
-	// kind is empty, too long or not made of visible characters.
+	// Kind is the kind whose form the text has, or that was asked for. It is empty for a name, and if a
+	// text of unknown kind is empty, too long or not made of visible characters.
 	Kind Kind
-	// Code is for machines: "empty", "too_long", "invalid_text" (broken UTF-8, a control, bidirectional
-	// or otherwise invisible character), "invalid_uuid", "invalid_phone", "invalid_email",
-	// "invalid_second_login".
+	// Code is for machines: "empty", "too_long", "invalid_text" (broken UTF-8, a control character, an
+	// unassigned or private code point; in a second_login an invisible character too), "invalid_uuid",
+	// "invalid_phone", "invalid_email", "invalid_second_login".
 	Code string
 	// Message tells a person what to do about it.
 	Message string
@@ -116,22 +118,28 @@ func (p *Parser) Canonical(kind Kind, text string) (string, error) {
 }
 
 func (p *Parser) parse(text string) (Identifier, *Error) {
-	text, fault := clean(text)
+	c, fault := clean(text)
 	if fault != nil {
 		return Identifier{}, fault
 	}
-	kind := kindOf(text)
+	kind := kindOf(c.plain)
 	var canonical string
 	var ok bool
 	switch kind {
 	case UUID:
-		canonical, ok = canonicalUUID(text)
+		canonical, ok = canonicalUUID(c.plain)
 	case Email:
-		canonical, ok = canonicalEmail(text)
+		// A joiner that is visible in the text's script must not be dropped: the address may be another.
+		if !c.joiner || printableASCII(c.plain) {
+			canonical, ok = canonicalEmail(c.plain)
+		}
 	case Phone:
-		canonical, ok = p.canonicalPhone(text)
+		canonical, ok = p.canonicalPhone(c.plain)
 	case SecondLogin:
-		canonical, ok = canonicalLogin(text)
+		if c.hidden {
+			return Identifier{}, invalidText()
+		}
+		canonical, ok = canonicalLogin(c.text)
 	}
 	if !ok {
 		return Identifier{}, invalid(kind)
@@ -152,48 +160,56 @@ func kindOf(text string) Kind {
 	return SecondLogin
 }
 
-// clean refuses a text that is too long or shows less than it contains, makes full-width characters
-// narrow, trims spaces, and gives a phone number back the plus that a form decoder made a space.
-func clean(text string) (string, *Error) {
+// cleaned is a text whose kind can be decided.
+type cleaned struct {
+	text   string // trimmed, visible, narrow characters; never empty
+	plain  string // text with '-' for hyphens and dashes of all kinds
+	hidden bool   // invisible characters were removed
+	joiner bool   // a joiner or non-joiner was among them
+}
+
+// clean refuses a text that is too long or not readable, removes invisible characters, makes
+// full-width characters narrow, trims spaces, and gives a phone number back the plus that a form decoder
+// made a space.
+func clean(text string) (cleaned, *Error) {
 	if utf8.RuneCountInString(text) > maxRunes {
-		return "", &Error{Code: codeTooLong, Message: fmt.Sprintf("use at most %d characters", maxRunes)}
+		return cleaned{}, &Error{Code: codeTooLong, Message: fmt.Sprintf("use at most %d characters", maxRunes)}
 	}
+	var c cleaned
 	folded := text
 	if !printableASCII(text) {
-		if strings.ContainsFunc(text, invisible) {
-			return "", &Error{Code: codeInvalidText, Message: "use visible characters only, in UTF-8"}
+		visible := strings.Map(func(r rune) rune {
+			if !ignorable(r) {
+				return r
+			}
+			c.hidden = true
+			c.joiner = c.joiner || joiner(r)
+			return -1
+		}, text)
+		if strings.ContainsFunc(visible, unreadable) {
+			return cleaned{}, invalidText()
 		}
-		folded = width.Fold.String(text)
+		folded = width.Fold.String(visible)
 	}
 	trimmed := strings.TrimFunc(folded, isSpace)
 	if trimmed == "" {
-		return "", &Error{Code: codeEmpty, Message: "give a uuid, phone, email or second_login"}
+		return cleaned{}, &Error{Code: codeEmpty, Message: "give a uuid, phone, email or second_login"}
 	}
-	if text[0] == ' ' && folded[1] == trimmed[0] && isDigit(trimmed[0]) && phoneLike(trimmed) {
-		return "+" + trimmed, nil
+	c.text, c.plain = trimmed, trimmed
+	if !printableASCII(trimmed) {
+		c.plain = strings.Map(hyphen, trimmed)
 	}
-	return trimmed, nil
-}
-
-func printableASCII(text string) bool {
-	for i := range len(text) {
-		if text[i] < ' ' || text[i] > '~' {
-			return false
-		}
+	if text[0] == ' ' && folded[1] == trimmed[0] && isDigit(trimmed[0]) && phoneLike(c.plain) {
+		c.plain = "+" + c.plain
 	}
-	return true
+	return c, nil
 }
-
-// invisible reports whether r leaves no trace on the screen, not even a space. Characters that
-// Unicode has not assigned yet are invisible too: how they fold may change.
-func invisible(r rune) bool {
-	return !unicode.IsGraphic(r) || r == utf8.RuneError ||
-		unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
-}
-
-func isSpace(r rune) bool { return r == ' ' || r >= utf8.RuneSelf && unicode.Is(unicode.Zs, r) }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+func invalidText() *Error {
+	return &Error{Code: codeInvalidText, Message: "use visible characters only, in UTF-8"}
+}
 
 // invalid returns the error of a text that is no value of this kind.
 func invalid(kind Kind) *Error {

@@ -29,7 +29,7 @@ func vectors(t testing.TB) []vector {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.json")
 	require.NoError(t, err)
-	require.Len(t, files, 2)
+	require.Len(t, files, 3)
 	var all []vector
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -88,6 +88,7 @@ func requireLaws(t *testing.T, p *identifier.Parser, text string) {
 		requireError(t, err)
 		require.Zero(t, id)
 	} else {
+		require.LessOrEqual(t, len(id.Canonical), 4*255)
 		require.Equal(t, []identifier.Kind{id.Kind}, storedAs(id.Canonical), "of %q", id.Canonical)
 		require.False(t, strings.ContainsFunc(id.Canonical, unicode.IsSpace))
 		again, err := p.Parse(id.Canonical)

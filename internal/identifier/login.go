@@ -1,25 +1,36 @@
 package identifier
 
 import (
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/secure/precis"
 )
 
-// canonicalLogin returns the folded form of a second_login: RFC 8265's UsernameCaseMapped, in one
-// script.
+// canonicalLogin returns the folded form of a second_login: RFC 8265's UsernameCaseMapped, without a
+// distinct final sigma, in one script.
 func canonicalLogin(text string) (string, bool) {
-	folded, err := precis.UsernameCaseMapped.String(text)
-	if err != nil || utf8.RuneCountInString(folded) > maxRunes || !oneScript(folded) {
+	folded, ok := foldUsername(text)
+	if !ok || utf8.RuneCountInString(folded) > maxRunes || !oneScript(folded) {
 		return "", false
 	}
-	// Whatever a later Unicode folds, it must not lead to the form of another kind.
+	// Characters that a later Unicode version folds must not lead to the form of another kind.
 	return folded, folded != "" && kindOf(folded) == SecondLogin
 }
 
+// foldUsername folds a second_login, or the part of an address before the '@'.
+func foldUsername(text string) (string, bool) {
+	folded, err := precis.UsernameCaseMapped.String(text)
+	return foldSigma(folded), err == nil
+}
+
+// foldSigma replaces the sigma at the end of a word by the other one: both have the same capital letter,
+// and a word looks the same to its reader with either.
+func foldSigma(text string) string { return strings.ReplaceAll(text, "ς", "σ") }
+
 // oneScript reports whether all characters of text belong to one script, apart from those that all
-// scripts share: 'pаypal' with one Cyrillic letter is somebody else's name on the screen.
+// scripts share. In 'pаypal' one letter is Cyrillic: the text looks like another name.
 func oneScript(text string) bool {
 	var script *unicode.RangeTable
 	for _, r := range text {
@@ -29,6 +40,24 @@ func oneScript(text string) bool {
 		case script == nil:
 			script = scriptOf(r)
 		default:
+			return false
+		}
+	}
+	return true
+}
+
+// oneWritingSystem is oneScript for addresses, where East Asian names mix scripts that look different:
+// UTS 39's Highly Restrictive level.
+func oneWritingSystem(text string) bool {
+	return oneScript(text) ||
+		within(text, unicode.Latin, unicode.Han, unicode.Hiragana, unicode.Katakana) ||
+		within(text, unicode.Latin, unicode.Han, unicode.Hangul) ||
+		within(text, unicode.Latin, unicode.Han, unicode.Bopomofo)
+}
+
+func within(text string, scripts ...*unicode.RangeTable) bool {
+	for _, r := range text {
+		if !unicode.In(r, scripts...) && !unicode.In(r, unicode.Common, unicode.Inherited) {
 			return false
 		}
 	}

@@ -22,25 +22,30 @@ const (
 
 // phoneLike reports whether text has the form of a phone number.
 func phoneLike(text string) bool {
-	_, _, ok := scanPhone(text)
+	_, ok := scanPhone(text)
 	return ok
 }
 
 // canonicalPhone returns the E.164 form of a text that begins with a plus or is phone-like. A number
-// with its country code is taken as it is, so E.164 stays what it is. Without one, it is read as
-// dialled in the parser's region: by the fixed rules of russia where they apply, elsewhere by the
-// national prefixes in the library's metadata. Whether the number exists is not asked.
+// with its country code is taken as it is, apart from a national prefix in brackets and the second
+// spellings that uniform knows. Without one, it is read as dialled in the parser's region: by the fixed
+// rules of russia where they apply, elsewhere by the national prefixes in the library's metadata.
+// Whether the number exists is not checked.
 func (p *Parser) canonicalPhone(text string) (string, bool) {
 	if isE164(text) {
-		return text, true
+		return uniform(text), true
 	}
-	digits, plus, ok := scanPhone(text)
+	scanned, ok := scanPhone(text)
 	if !ok {
 		return "", false
 	}
+	digits := scanned.digits
+	abroad, bracketed := scanned.withoutTrunk()
 	var number string
 	switch {
-	case plus:
+	case bracketed:
+		number = "+" + abroad
+	case scanned.plus:
 		number = "+" + digits
 	case strings.HasPrefix(digits, "00"):
 		number = "+" + digits[len("00"):]
@@ -53,6 +58,7 @@ func (p *Parser) canonicalPhone(text string) (string, bool) {
 		}
 		number = phonenumbers.Format(parsed, phonenumbers.E164)
 	}
+	number = uniform(number)
 	return number, isE164(number)
 }
 
@@ -98,8 +104,17 @@ func isE164(text string) bool {
 	return true
 }
 
-// scanPhone returns the digits of a phone-like text in ASCII, and whether a plus precedes them.
-func scanPhone(text string) (digits string, plus, ok bool) {
+// scannedPhone is a phone-like text.
+type scannedPhone struct {
+	digits string // in ASCII
+	plus   bool   // a plus precedes them
+	// Bit n of opened is set if a bracket is opened before digit n, and bit n of closed if one is closed
+	// before it.
+	opened, closed uint16
+}
+
+// scanPhone returns what a phone-like text consists of.
+func scanPhone(text string) (s scannedPhone, ok bool) {
 	var buf [maxDigits]byte
 	n := 0
 	for _, r := range text {
@@ -108,17 +123,19 @@ func scanPhone(text string) (digits string, plus, ok bool) {
 		case decimal && n < maxDigits:
 			buf[n] = digit
 			n++
-		case r == '+' && n == 0 && !plus:
-			plus = true
-		case !decimal && isSeparator(r):
+		case r == '+' && n == 0 && !s.plus:
+			s.plus = true
+		case r == '(':
+			s.opened |= 1 << n
+		case r == ')':
+			s.closed |= 1 << n
+		case !decimal && (r == '-' || r == '.' || isSpace(r)):
 		default:
-			return "", false, false
+			return scannedPhone{}, false
 		}
 	}
-	if n < minDigits {
-		return "", false, false
-	}
-	return string(buf[:n]), plus, true
+	s.digits = string(buf[:n])
+	return s, n >= minDigits
 }
 
 // digitOf returns the ASCII form of a decimal digit of any script.
@@ -138,14 +155,4 @@ func digitOf(r rune) (byte, bool) {
 		}
 	}
 	return 0, false
-}
-
-// isSeparator reports whether r may stand among the digits of a phone number. Typesetters' spaces and
-// dashes count as ' ' and '-': numbers are pasted from web pages, and no login may contain them.
-func isSeparator(r rune) bool {
-	switch r {
-	case '(', ')', '-', '.', '\u2212':
-		return true
-	}
-	return isSpace(r) || '\u2010' <= r && r <= '\u2015'
 }

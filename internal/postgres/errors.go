@@ -58,8 +58,10 @@ var violations = map[string]violation{
 
 	"user_contacts_value_length":      {errcode.Validation, "value", "invalid_length", "must have 1 to 255 characters"},
 	"user_contacts_normalized_length": {errcode.Validation, "value", "invalid_length", "must have 1 to 255 characters"},
-	"user_contacts_phone_canonical":   {errcode.Validation, "value", "invalid_phone", "must be a phone number"},
-	"user_contacts_email_canonical":   {errcode.Validation, "value", "invalid_email", "must be an email address"},
+	"user_contacts_custom_canonical": {errcode.Validation, "value", "invalid_text",
+		"must have visible characters and spaces only"},
+	"user_contacts_phone_canonical": {errcode.Validation, "value", "invalid_phone", "must be a phone number"},
+	"user_contacts_email_canonical": {errcode.Validation, "value", "invalid_email", "must be an email address"},
 	"user_contacts_second_login_canonical": {errcode.InvalidSecondLogin, "value", "invalid_second_login",
 		"must not look like a phone number, an email address or a uuid"},
 	"user_contacts_active_normalized_key": {errcode.IdentifierTaken, "value", "taken",
@@ -77,7 +79,9 @@ var violations = map[string]violation{
 
 	"user_groups_name_key": {errcode.NameTaken, "name", "taken", "another group has this name"},
 	"user_groups_name_form": {errcode.Validation, "name", "invalid_name",
-		"must have 1 to 100 characters, no comma, no control character, no space at either end"},
+		"must have 1 to 100 characters, no comma, no control or invisible character, no space at either end"},
+	"user_groups_name_key_agrees": {errcode.Validation, "name", "invalid_name",
+		"must have 1 to 100 characters, no comma, no control or invisible character, no space at either end"},
 }
 
 // limits are the messages of the limits that check_limit_v1 reports.

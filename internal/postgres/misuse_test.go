@@ -18,7 +18,7 @@ import (
 var uses = map[string]struct{ body, complaint string }{
 	"write_through_primary": {
 		`_ = primary.Write(ctx, func(ctx context.Context, q write.Querier) error {
-			_, err := q.CreateUserGroupV1(ctx, "x")
+			_, err := q.CreateUserGroupV1(ctx, "x", "x")
 			return err
 		})`, ""},
 	"read_through_both": {
@@ -36,7 +36,7 @@ var uses = map[string]struct{ body, complaint string }{
 		"*postgres.Replica does not implement read.DBTX"},
 	"write_method_on_replica": {
 		`_, _ = replica.Read(ctx, postgres.AdmitAny, func(ctx context.Context, q read.Querier) error {
-			_, err := q.CreateUserGroupV1(ctx, "x")
+			_, err := q.CreateUserGroupV1(ctx, "x", "x")
 			return err
 		})`,
 		"q.CreateUserGroupV1 undefined (type read.Querier has no field or method CreateUserGroupV1)"},

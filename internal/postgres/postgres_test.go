@@ -72,7 +72,7 @@ const waitsForALock = "wait_event_type = 'Lock'"
 
 func createGroup(name string) func(context.Context, write.Querier) error {
 	return func(ctx context.Context, q write.Querier) error {
-		_, err := q.CreateUserGroupV1(ctx, name)
+		_, err := q.CreateUserGroupV1(ctx, name, name)
 		return err
 	}
 }

@@ -179,9 +179,9 @@ func TestReadLoginCannotWrite(t *testing.T) {
 	d := pgtest.Shared(t)
 	replica := openReplica(t, d.PrimaryReadURL) // where HAProxy falls back to
 	for _, statement := range []string{
-		"SELECT accounts.create_user_group_v1('x')",
-		"SET default_transaction_read_only = off; SELECT accounts.create_user_group_v1('x')",
-		"INSERT INTO accounts.user_groups (name) VALUES ('x')",
+		"SELECT accounts.create_user_group_v1('x', 'x')",
+		"SET default_transaction_read_only = off; SELECT accounts.create_user_group_v1('x', 'x')",
+		"INSERT INTO accounts.user_groups (name, name_key) VALUES ('x', 'x')",
 		"BEGIN READ WRITE; DELETE FROM accounts.users",
 	} {
 		conn, err := replica.pool.Acquire(t.Context())

@@ -41,7 +41,7 @@ func TestWriteErrors(t *testing.T) {
 		"fields that a function names": {func(ctx context.Context, q write.Querier) error {
 			_, err := q.CreateUserV1(ctx, write.CreateUserV1Params{
 				Profile: json.RawMessage(`{}`), ContactTypes: []string{"fax"}, ContactValues: []string{"1"}, ContactNormalized: []string{"1"},
-				GroupNames: []string{"taken", "nobodies"},
+				GroupKeys: []string{"taken", "nobodies"},
 			})
 			return err
 		}, errcode.Error{Code: errcode.Validation, Fields: []errcode.Field{
@@ -77,7 +77,7 @@ func TestWriteLeavesNoRowsAsItIs(t *testing.T) {
 	user := newUser(t, p)
 	var group uuid.UUID
 	require.NoError(t, p.Write(t.Context(), func(ctx context.Context, q write.Querier) error {
-		g, err := q.CreateUserGroupV1(ctx, "drivers")
+		g, err := q.CreateUserGroupV1(ctx, "drivers", "drivers")
 		group = g.ID
 		return err
 	}))
@@ -228,7 +228,7 @@ func TestVictimOfADeadlockIsRepeated(t *testing.T) {
 	slices.SortFunc(users, func(a, b uuid.UUID) int { return strings.Compare(a.String(), b.String()) })
 	var group uuid.UUID
 	require.NoError(t, p.Write(t.Context(), func(ctx context.Context, q write.Querier) error {
-		g, err := q.CreateUserGroupV1(ctx, "drivers")
+		g, err := q.CreateUserGroupV1(ctx, "drivers", "drivers")
 		group = g.ID
 		return err
 	}))
@@ -260,10 +260,10 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	p, super := openPrimary(t, d.WriteURL), superuser(t, d)
 	user := newUser(t, p)
 	tx := lockUser(t, superuser(t, d), user.ID)
-	execute(t, super, `CREATE OR REPLACE FUNCTION accounts.create_user_group_v1(p_name text)
+	execute(t, super, `CREATE OR REPLACE FUNCTION accounts.create_user_group_v1(p_name text, p_name_key text)
 		RETURNS SETOF accounts.user_group_write_v1 LANGUAGE plpgsql SECURITY DEFINER AS $$
 		BEGIN
-			INSERT INTO accounts.user_groups (name) VALUES (p_name);
+			INSERT INTO accounts.user_groups (name, name_key) VALUES (p_name, p_name_key);
 			PERFORM pg_sleep(20);
 		END $$`)
 	started := time.Now()

@@ -286,7 +286,7 @@ func TestFrozenPrimaryWakes(t *testing.T) {
 		acknowledged, _ = c.Exec(context.WithoutCancel(t.Context()), other(before.Leader), fmt.Sprintf(
 			`export PGPASSWORD=%s PGCONNECT_TIMEOUT=2; n=0; i=0
 			 while [ $i -lt 100 ]; do i=$((i+1))
-			   psql -X -q -t -h %s -U accounts_writer -d accounts -c "SET statement_timeout = '2s'; SELECT id FROM accounts.create_user_group_v1('direct ' || now() || ' $i')" >/dev/null 2>&1 && n=$((n+1))
+			   psql -X -q -t -h %s -U accounts_writer -d accounts -c "SET statement_timeout = '2s'; SELECT g.id FROM (SELECT 'direct ' || now() || ' $i' AS name) AS n, accounts.create_user_group_v1(n.name, lower(n.name)) AS g" >/dev/null 2>&1 && n=$((n+1))
 			 done; echo $n`, c.Secret("ACCOUNTS_WRITER_PASSWORD"), c.Address(before.Leader)))
 	})
 	docker(t, "unpause", before.Leader)

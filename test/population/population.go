@@ -70,7 +70,7 @@ func Fill(ctx context.Context, conn *pgx.Conn, users int) error {
 		// The rows are right by construction: foreign keys, which are triggers, need not look.
 		"SET LOCAL session_replication_role = replica",
 		"SET LOCAL synchronous_commit = off",
-		`INSERT INTO accounts.user_groups (id, name) SELECT ` + sqlID(1, "n") + `, 'group ' || n FROM generate_series(0, ` + fmt.Sprint(Groups-1) + `) AS n`,
+		`INSERT INTO accounts.user_groups (id, name, name_key) SELECT ` + sqlID(1, "n") + `, 'group ' || n, 'group ' || n FROM generate_series(0, ` + fmt.Sprint(Groups-1) + `) AS n`,
 		`INSERT INTO accounts.users (id, created_at, updated_at, is_active, profile)
 		 SELECT ` + sqlID(0, "n") + `, to_timestamp((` + fmt.Sprint(epoch) + ` + n) / 1000.0), to_timestamp((` + fmt.Sprint(epoch) + ` + n) / 1000.0),
 		        n % ` + fmt.Sprint(InactiveEvery) + ` <> 0, jsonb_build_object('name', 'User ' || n, 'city', 'Moscow', 'n', n)

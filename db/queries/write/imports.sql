@@ -8,6 +8,7 @@ SELECT accounts.stage_import_rows_v1(
     p_phones => @phones::text[],
     p_phones_normalized => @phones_normalized::text[],
     p_group_names => @group_names::text[],
+    p_group_keys => @group_keys::text[],
     p_codes => @codes::text[],
     p_fields => @fields::text[]
 );

@@ -5,7 +5,7 @@ SELECT * FROM accounts.create_user_v1(
     p_contact_types => @contact_types::text[],
     p_contact_values => @contact_values::text[],
     p_contact_normalized => @contact_normalized::text[],
-    p_group_names => @group_names::text[]
+    p_group_keys => @group_keys::text[]
 );
 
 -- name: UpdateUserV1 :one

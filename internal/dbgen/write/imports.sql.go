@@ -70,8 +70,9 @@ SELECT accounts.stage_import_rows_v1(
     p_phones => $3::text[],
     p_phones_normalized => $4::text[],
     p_group_names => $5::text[],
-    p_codes => $6::text[],
-    p_fields => $7::text[]
+    p_group_keys => $6::text[],
+    p_codes => $7::text[],
+    p_fields => $8::text[]
 )
 `
 
@@ -81,6 +82,7 @@ type StageImportRowsV1Params struct {
 	Phones           []string
 	PhonesNormalized []string
 	GroupNames       []string
+	GroupKeys        []string
 	Codes            []string
 	Fields           []string
 }
@@ -92,6 +94,7 @@ func (q *Queries) StageImportRowsV1(ctx context.Context, arg StageImportRowsV1Pa
 		arg.Phones,
 		arg.PhonesNormalized,
 		arg.GroupNames,
+		arg.GroupKeys,
 		arg.Codes,
 		arg.Fields,
 	)

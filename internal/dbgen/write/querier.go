@@ -16,7 +16,7 @@ type Querier interface {
 	ClaimCacheOutboxV1(ctx context.Context, minAgeMs int32, rowLimit int32) ([]CacheOutboxEntryV1, error)
 	CreateContactTypeV1(ctx context.Context, name string, onSecond string) (ContactTypeWriteV1, error)
 	CreateImportJobV1(ctx context.Context, onConflict string, dryRun bool) (ImportJobV1, error)
-	CreateUserGroupV1(ctx context.Context, name string) (UserGroupWriteV1, error)
+	CreateUserGroupV1(ctx context.Context, name string, nameKey string) (UserGroupWriteV1, error)
 	CreateUserV1(ctx context.Context, arg CreateUserV1Params) (UserWriteV1, error)
 	DeactivateContactV1(ctx context.Context, contactID uuid.UUID) (ContactWriteV1, error)
 	DeleteCacheOutboxV1(ctx context.Context, ids []int64) error
@@ -28,7 +28,7 @@ type Querier interface {
 	StartImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJobV1, error)
 	UpdateContactTypeV1(ctx context.Context, contactTypeID uuid.UUID, name *string, onSecond *string) (ContactTypeWriteV1, error)
 	UpdateContactV1(ctx context.Context, arg UpdateContactV1Params) (ContactWriteV1, error)
-	UpdateUserGroupV1(ctx context.Context, groupID uuid.UUID, name *string) (UserGroupWriteV1, error)
+	UpdateUserGroupV1(ctx context.Context, groupID uuid.UUID, name *string, nameKey *string) (UserGroupWriteV1, error)
 	UpdateUserV1(ctx context.Context, arg UpdateUserV1Params) (UserWriteV1, error)
 }
 

@@ -12,11 +12,11 @@ import (
 )
 
 const CreateUserGroupV1 = `-- name: CreateUserGroupV1 :one
-SELECT id, name, created_at, updated_at, touched, outbox_id FROM accounts.create_user_group_v1(p_name => $1)
+SELECT id, name, created_at, updated_at, touched, outbox_id FROM accounts.create_user_group_v1(p_name => $1, p_name_key => $2)
 `
 
-func (q *Queries) CreateUserGroupV1(ctx context.Context, name string) (UserGroupWriteV1, error) {
-	row := q.db.QueryRow(ctx, CreateUserGroupV1, name)
+func (q *Queries) CreateUserGroupV1(ctx context.Context, name string, nameKey string) (UserGroupWriteV1, error) {
+	row := q.db.QueryRow(ctx, CreateUserGroupV1, name, nameKey)
 	var i UserGroupWriteV1
 	err := row.Scan(
 		&i.ID,
@@ -30,11 +30,11 @@ func (q *Queries) CreateUserGroupV1(ctx context.Context, name string) (UserGroup
 }
 
 const UpdateUserGroupV1 = `-- name: UpdateUserGroupV1 :one
-SELECT id, name, created_at, updated_at, touched, outbox_id FROM accounts.update_user_group_v1(p_group_id => $1, p_name => $2)
+SELECT id, name, created_at, updated_at, touched, outbox_id FROM accounts.update_user_group_v1(p_group_id => $1, p_name => $2, p_name_key => $3)
 `
 
-func (q *Queries) UpdateUserGroupV1(ctx context.Context, groupID uuid.UUID, name *string) (UserGroupWriteV1, error) {
-	row := q.db.QueryRow(ctx, UpdateUserGroupV1, groupID, name)
+func (q *Queries) UpdateUserGroupV1(ctx context.Context, groupID uuid.UUID, name *string, nameKey *string) (UserGroupWriteV1, error) {
+	row := q.db.QueryRow(ctx, UpdateUserGroupV1, groupID, name, nameKey)
 	var i UserGroupWriteV1
 	err := row.Scan(
 		&i.ID,

@@ -77,7 +77,7 @@ SELECT id, created_at, updated_at, is_active, profile, version, groups, contacts
     p_contact_types => $3::text[],
     p_contact_values => $4::text[],
     p_contact_normalized => $5::text[],
-    p_group_names => $6::text[]
+    p_group_keys => $6::text[]
 )
 `
 
@@ -87,7 +87,7 @@ type CreateUserV1Params struct {
 	ContactTypes      []string
 	ContactValues     []string
 	ContactNormalized []string
-	GroupNames        []string
+	GroupKeys         []string
 }
 
 func (q *Queries) CreateUserV1(ctx context.Context, arg CreateUserV1Params) (UserWriteV1, error) {
@@ -97,7 +97,7 @@ func (q *Queries) CreateUserV1(ctx context.Context, arg CreateUserV1Params) (Use
 		arg.ContactTypes,
 		arg.ContactValues,
 		arg.ContactNormalized,
-		arg.GroupNames,
+		arg.GroupKeys,
 	)
 	var i UserWriteV1
 	err := row.Scan(

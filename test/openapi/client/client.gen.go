@@ -627,7 +627,9 @@ type NewContact struct {
 
 // NewContactType defines model for NewContactType.
 type NewContactType struct {
-	// Name Examples: telegram
+	// Name Stored in lower case, without invisible characters and spaces at the ends: a letter, then letters, digits and underscores.
+	//
+	// Examples: telegram
 	Name     string                 `json:"name"`
 	OnSecond NewContactTypeOnSecond `json:"on_second"`
 }
@@ -637,7 +639,9 @@ type NewContactTypeOnSecond string
 
 // NewGroup defines model for NewGroup.
 type NewGroup struct {
-	// Name Examples: client
+	// Name Invisible characters and spaces at the ends are removed. Unique without regard to case.
+	//
+	// Examples: client
 	Name string `json:"name"`
 }
 

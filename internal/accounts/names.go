@@ -1,0 +1,85 @@
+package accounts
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/identifier"
+)
+
+// maxGroupName is user_groups_name_form, in characters.
+const maxGroupName = 100
+
+// groupName returns the canonical form of the name of a group. The names of several groups are written
+// as "client,driver", so none has a comma.
+func groupName(text string) (identifier.Name, error) {
+	name, err := identifier.ParseName(text)
+	if err != nil {
+		return identifier.Name{}, invalidName(err)
+	}
+	if utf8.RuneCountInString(name.Text) > maxGroupName || strings.Contains(name.Text, ",") {
+		return identifier.Name{}, errcode.Invalid(errcode.Field{
+			Field: "name", Code: "invalid_name", Message: "must have 1 to 100 characters and no comma",
+		})
+	}
+	return name, nil
+}
+
+// groupKeys returns the key of each name of a group. The key of a text that names no group is empty:
+// the database reports it as unknown, together with the names that it does not find.
+func groupKeys(names []string) []string {
+	keys := make([]string, len(names))
+	for i, text := range names {
+		if name, err := groupName(text); err == nil {
+			keys[i] = name.Key
+		}
+	}
+	return keys
+}
+
+// bulkGroups returns the keys of the groups of a bulk row, each once, and false if a text names no group.
+func bulkGroups(names []string) ([]string, bool) {
+	keys := groupKeys(names)
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	return keys, len(keys) == 0 || keys[0] != ""
+}
+
+// splitGroups returns the names in a cell such as "client,driver", as they are written there. Blank ones
+// are left out.
+func splitGroups(cell string) []string {
+	var names []string
+	for name := range strings.SplitSeq(cell, ",") {
+		if !identifier.Blank(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// contactTypeName returns the canonical name of a contact type. It has small letters only, so it is its
+// own key: a text that refers to a contact type does so by nameKey. Whether the name has the form of a contact type's name is checked by the database.
+func contactTypeName(text string) (string, error) {
+	name, err := identifier.ParseName(text)
+	if err != nil {
+		return "", invalidName(err)
+	}
+	return name.Key, nil
+}
+
+// nameKey returns the key of a name, or "" if the text is no name.
+func nameKey(text string) string {
+	name, _ := identifier.ParseName(text)
+	return name.Key
+}
+
+func invalidName(err error) error {
+	message := "is not valid"
+	if e, ok := errors.AsType[*identifier.Error](err); ok {
+		message = e.Message
+	}
+	return errcode.Invalid(errcode.Field{Field: "name", Code: "invalid_name", Message: message})
+}

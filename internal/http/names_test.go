@@ -1,0 +1,219 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/internal/errcode"
+)
+
+// spellingsOfVIP are texts that a person reads as the group VIP.
+var spellingsOfVIP = []string{
+	"VIP", "vip", "Vip", " vip", "vip ", "vip\u00a0", "\u3000vip", "vip\u2003", "vip\u202f", "vip\t", "vip\n", "vip\u200b", "v\u00adip",
+	"\u202evip\u202c", "\u200evip", "vip\u2060", "\ufeffvip", "vip\ufe0f", "v\u034fip", "vip\u180e", "vip\u3164", "vip\U000e0041", "vip\u2800",
+}
+
+// asJSON returns a text as a JSON string.
+func asJSON(t testing.TB, text string) string {
+	t.Helper()
+	data, err := json.Marshal(text)
+	require.NoError(t, err)
+	return string(data)
+}
+
+func (s *stack) createGroup(name string) (created Group) {
+	s.t.Helper()
+	s.call(http.MethodPost, "/accounts/user-groups", `{"name":`+asJSON(s.t, name)+`}`).ok(http.StatusCreated, &created)
+	return created
+}
+
+func TestGroupNames_OneSpellingOnEveryRoute(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	vip, other := s.createGroup(" VIP\u200b "), s.createGroup("other")
+	require.Equal(t, "VIP", vip.Name)
+	for i, text := range spellingsOfVIP {
+		t.Run(fmt.Sprintf("%+q", text), func(t *testing.T) {
+			name := asJSON(t, text)
+			p := s.call(http.MethodPost, "/accounts/user-groups", `{"name":`+name+`}`).problem(errcode.NameTaken)
+			require.Equal(t, []string{"name taken"}, p.faults())
+			s.call(http.MethodPatch, "/accounts/user-groups/"+other.ID.String(), `{"name":`+name+`}`).problem(errcode.NameTaken)
+
+			var user UserDetail
+			s.call(http.MethodPost, "/accounts/users", `{"groups":[`+name+`,"other"]}`).ok(http.StatusCreated, &user)
+			require.Equal(t, []UserDetailGroup{{vip.ID, "VIP"}, {other.ID, "other"}}, user.Groups)
+
+			var bulk BulkResult
+			phone := fmt.Sprintf("+7999001%04d", i)
+			s.bulk("", `{"users":[{"phone":"`+phone+`","user_groups":[`+name+`,"vip","OTHER"]}]}`).ok(http.StatusOK, &bulk)
+			require.Equal(t, []string{"1 created"}, bulk.outcomes(t))
+			require.Len(t, s.user(bulk.Rows[0].UserID.String()).Groups, 2)
+
+			file := "phone,user_groups\n+7999002" + phone[8:] + ",\"" + text + ",\u200b,\u3000,Other\"\n"
+			s.upload("", "users.csv", file).ok(http.StatusOK, &bulk)
+			require.Equal(t, []string{"2 created"}, bulk.outcomes(t))
+			require.Len(t, s.user(bulk.Rows[0].UserID.String()).Groups, 2)
+
+			file = "phone,user_groups\n+7999003" + phone[8:] + ",\"" + text + ",\u200b,\u3000,Other\"\n"
+			s.upload("", "users.csv", file, "Prefer", "respond-async").ok(http.StatusAccepted, nil)
+			s.runImports()
+			s.call(http.MethodGet, "/accounts/users/by-identifier?identifier=%2B7999003"+phone[8:], "").ok(http.StatusOK, &user)
+			require.Len(t, user.Groups, 2)
+		})
+	}
+	// A new spelling of its own name renames a group.
+	s.call(http.MethodPatch, "/accounts/user-groups/"+vip.ID.String(), `{"name":"Vip"}`).ok(http.StatusOK, &vip)
+	require.Equal(t, "Vip", vip.Name)
+	var list GroupList
+	s.call(http.MethodGet, "/accounts/user-groups", "").ok(http.StatusOK, &list)
+	require.Len(t, list.Items, 2)
+}
+
+func TestGroupNames_NormalizationFormsAreOneName(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	for name, spellings := range map[string][]string{
+		"Йод":      {"И\u0306од", "йод", "ЙОД"},
+		"Café  2 ": {"CAFE\u0301 2", "café\u00a02"},
+		"Straße":   {"STRASSE", "straẞe"},
+		"ΣΑΣ":      {"σας", "σασ"},
+		"가":        {"\u1100\u1161"},
+	} {
+		s.createGroup(name)
+		for _, spelling := range spellings {
+			s.call(http.MethodPost, "/accounts/user-groups", `{"name":`+asJSON(t, spelling)+`}`).problem(errcode.NameTaken)
+		}
+	}
+	// These look different, and are.
+	for _, name := range []string{"VIP", "ＶＩＰ", "V I P", "VІP"} {
+		s.createGroup(name)
+	}
+}
+
+func TestGroupNames_TextsThatAreNoName(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	vip := s.createGroup("VIP")
+	for _, text := range []string{
+		" ", "\u3000", "\u200b", "\u2800", "\u3164", "\u00ad\u202e", "a,b", "a\u0007b", "a\u0000b", "a\u007fb", "\ue000", "\uffff", "\ufffd", "\u0378",
+	} {
+		t.Run(fmt.Sprintf("%+q", text), func(t *testing.T) {
+			name := asJSON(t, text)
+			p := s.call(http.MethodPost, "/accounts/user-groups", `{"name":`+name+`}`).problem(errcode.Validation)
+			require.Equal(t, []string{"name invalid_name"}, p.faults())
+			p = s.call(http.MethodPatch, "/accounts/user-groups/"+vip.ID.String(), `{"name":`+name+`}`).problem(errcode.Validation)
+			require.Equal(t, []string{"name invalid_name"}, p.faults())
+			p = s.call(http.MethodPost, "/accounts/users", `{"groups":["VIP",`+name+`,"nothing"]}`).problem(errcode.Validation)
+			require.Equal(t, []string{"groups[1] unknown", "groups[2] unknown"}, p.faults())
+			var bulk BulkResult
+			s.bulk("", `{"users":[{"phone":"+79990010000","user_groups":["VIP",`+name+`]}]}`).ok(http.StatusOK, &bulk)
+			require.Equal(t, []string{"1 invalid unknown_group user_groups"}, bulk.outcomes(t))
+		})
+	}
+}
+
+func TestContactTypes_OneSpelling(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	var telegram, icq ContactType
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":" Telegram\u200b","on_second":"allow"}`).ok(http.StatusCreated, &telegram)
+	require.Equal(t, "telegram", telegram.Name)
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":"icq","on_second":"allow"}`).ok(http.StatusCreated, &icq)
+	user := s.createIvan()
+	for i, text := range []string{"telegram", "TELEGRAM", "telegram\u00a0", "tele\u00adgram", "\u202etelegram", "telegram\ufe0f", "\u3000telegram\n"} {
+		t.Run(fmt.Sprintf("%+q", text), func(t *testing.T) {
+			name := asJSON(t, text)
+			s.call(http.MethodPost, "/accounts/contact-types", `{"name":`+name+`,"on_second":"allow"}`).problem(errcode.NameTaken)
+			s.call(http.MethodPatch, "/accounts/contact-types/"+icq.ID.String(), `{"name":`+name+`}`).problem(errcode.NameTaken)
+			var contact Contact
+			s.call(http.MethodPost, "/accounts/contacts", fmt.Sprintf(`{"user_id":"%s","type":%s,"value":"a%d"}`, user.ID, name, i)).
+				ok(http.StatusCreated, &contact)
+			require.Equal(t, "telegram", contact.Type)
+			var created UserDetail
+			s.call(http.MethodPost, "/accounts/users", fmt.Sprintf(`{"contacts":[{"type":%s,"value":"b%d"}]}`, name, i)).
+				ok(http.StatusCreated, &created)
+			require.Equal(t, "telegram", created.Contacts[0].Type)
+		})
+	}
+	// A type of identifiers keeps its rules in every spelling of its name.
+	p := s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"Phone\u00a0","value":"telegram"}]}`).problem(errcode.Validation)
+	require.Equal(t, []string{"contacts[0].value invalid_phone"}, p.faults())
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":"E\u00admail","on_second":"allow"}`).problem(errcode.Validation)
+	for _, text := range []string{"\u3000", "теlegram", "ｔelegram", "tele gram", "a\u0007"} {
+		p := s.call(http.MethodPost, "/accounts/contact-types", `{"name":`+asJSON(t, text)+`,"on_second":"allow"}`).problem(errcode.Validation)
+		require.Equal(t, []string{"name invalid_name"}, p.faults(), "%+q", text)
+		p = s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":`+asJSON(t, text)+`,"value":"x"}]}`).problem(errcode.Validation)
+		require.Equal(t, []string{"contacts[0].type unknown"}, p.faults(), "%+q", text)
+	}
+}
+
+func TestCustomContacts_ValuesHaveOneSpelling(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":"telegram","on_second":"allow"}`).ok(http.StatusCreated, nil)
+	user := s.createIvan()
+	add := func(value string) answer {
+		return s.call(http.MethodPost, "/accounts/contacts", `{"user_id":"`+user.ID.String()+`","type":"telegram","value":`+asJSON(t, value)+`}`)
+	}
+	var contact, second Contact
+	add(" @Ivan\u200b Петров ").ok(http.StatusCreated, &contact)
+	require.Equal(t, " @Ivan\u200b Петров ", contact.Value, "as it was given")
+	add("@anna").ok(http.StatusCreated, &second)
+	for _, value := range []string{"@ivan петров", "@IVAN\u00a0ПЕТРОВ", "@ivan  петров", "\u202e@ivan петров", "@iv\u00adan петров\n"} {
+		require.Equal(t, []string{"value taken"}, add(value).problem(errcode.IdentifierTaken).faults(), "%+q", value)
+		s.call(http.MethodPatch, "/accounts/contacts/"+second.ID.String(), `{"value":`+asJSON(t, value)+`}`).problem(errcode.IdentifierTaken)
+	}
+	for value, code := range map[string]string{
+		"\u3000": "empty", "\u200b": "empty", "a\u0000b": "invalid_text", "a\u001bb": "invalid_text", "\ue000": "invalid_text",
+	} {
+		require.Equal(t, []string{"value " + code}, add(value).problem(errcode.Validation).faults(), "%+q", value)
+	}
+}
+
+// Spellings of one identifier find one user, and none of them creates a second user.
+func TestIdentifiers_SpellingsNameOneUser(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	for _, c := range []struct {
+		kind, stored string
+		spellings    []string
+	}{
+		{"phone", "+79991110001", []string{"\u202a+7 (999) 111-00-01\u202c", "+7\u00a0999\u2011111\u201100\u201101", "8 999 111 00 01\u200f", "＋７９９９１１１０００１", "+7 8 999 111 00 01"}},
+		{"phone", "+44 20 7946 0958", []string{"+44 (0)20 7946 0958", "+44 (020) 7946-0958", "0044 (0)20 7946 0958", "\u200e+44 (0)\u00a020 7946 0958"}},
+		{"phone", "+54 9 11 5555-1234", []string{"+54 11 15 5555-1234", "+54 (011) 15 5555-1234"}},
+		{"phone", "+52 1 55 1234 5678", []string{"+52 55 1234 5678", "+52 (1) 55 1234 5678"}},
+		{"phone", "+39 06 1234 5678", []string{"+39 (0)6 1234 5678"}},
+		{"email", "user@example.com", []string{"\u200eUser@example.com", "us\u00ader@example.com", "user@exam\u200bple.com", "\ufeffuser@example.com\ufe0f", "user\u2060@example.com"}},
+		{"email", "σας@example.com", []string{"ΣΑΣ@example.com", "σασ@example.com"}},
+		{"email", "first-last@σασ.gr", []string{"first\u2011last@σας.gr", "first-last@ΣΑΣ.GR"}},
+		{"second_login", "σας", []string{"ΣΑΣ", "σασ"}},
+	} {
+		var user UserDetail
+		s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"`+c.kind+`","value":`+asJSON(t, c.stored)+`}]}`).ok(http.StatusCreated, &user)
+		for _, text := range append(c.spellings, c.stored) {
+			p := s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"`+c.kind+`","value":`+asJSON(t, text)+`}]}`).problem(errcode.IdentifierTaken)
+			require.Equal(t, []string{"contacts[0].value taken"}, p.faults(), "%+q", text)
+			var found UserDetail
+			s.call(http.MethodGet, "/accounts/users/by-identifier?identifier="+url.QueryEscape(text), "").ok(http.StatusOK, &found)
+			require.Equal(t, user.ID, found.ID, "%+q", text)
+		}
+	}
+	for _, text := range []string{"pаypal@example.com", "user@pаypal.com", "user@xn--pypal-4ve.com", "gοοgle@example.com"} {
+		p := s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"email","value":`+asJSON(t, text)+`}]}`).problem(errcode.Validation)
+		require.Equal(t, []string{"contacts[0].value invalid_email"}, p.faults(), text)
+	}
+}
+
+// The names of the columns of a file follow the same rule.
+func TestUpload_HeaderSpellings(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	var got BulkResult
+	s.upload("", "users.csv", "\ufeff\u200bPhone\u00a0;\u202eUSER_\u00adGROUPS\u3000\n+79990010001;\n").ok(http.StatusOK, &got)
+	require.Equal(t, []string{"2 created"}, got.outcomes(t))
+}
