@@ -152,8 +152,9 @@ func kindOf(text string) Kind {
 	return SecondLogin
 }
 
-// clean refuses a text that is too long or shows less than it contains, makes full-width characters
-// narrow, trims spaces, and gives a phone number back the plus that a form decoder made a space.
+// clean refuses a text that is too long or contains invisible characters, makes full-width characters
+// narrow and trims spaces. A leading space is only a space: in a cell or a JSON string no decoder turns
+// a plus into a space. The decoder of the identifier query parameter restores such a plus itself.
 func clean(text string) (string, *Error) {
 	if utf8.RuneCountInString(text) > maxRunes {
 		return "", &Error{Code: codeTooLong, Message: fmt.Sprintf("use at most %d characters", maxRunes)}
@@ -168,9 +169,6 @@ func clean(text string) (string, *Error) {
 	trimmed := strings.TrimFunc(folded, isSpace)
 	if trimmed == "" {
 		return "", &Error{Code: codeEmpty, Message: "give a uuid, phone, email or second_login"}
-	}
-	if text[0] == ' ' && folded[1] == trimmed[0] && isDigit(trimmed[0]) && phoneLike(trimmed) {
-		return "+" + trimmed, nil
 	}
 	return trimmed, nil
 }
