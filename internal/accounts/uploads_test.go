@@ -55,7 +55,7 @@ func TestUpload(t *testing.T) {
 		"no rows":        {[]byte("phone,user_groups\n"), []string{}},
 		"what PostgreSQL cannot store": { // it comes after what is looked at to tell a table from a picture
 			[]byte("phone,user_groups\n" + strings.Repeat("x", 70_000) + "\n8999000\x000001,client\n89990000001,cli\x00ent\n"),
-			[]string{"2 invalid cell_too_long phone", "3 invalid invalid_text phone", "4 invalid unknown_group user_groups"},
+			[]string{"2 invalid too_long phone", "3 invalid invalid_text phone", "4 invalid unknown_group user_groups"},
 		},
 	} {
 		for _, late := range []bool{false, true} {

@@ -34,8 +34,8 @@ type csvRows struct {
 	folded int // line ends inside quoted values so far: a row of several lines is still one row
 }
 
-func openCSV(file *source) (rows, error) {
-	decoded, err := decodeText(file)
+func openCSV(ctx context.Context, file *source) (rows, error) {
+	decoded, err := decodeText(ctx, file)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func openCSV(file *source) (rows, error) {
 		delimiter = commonDelimiter(sample)
 	}
 	var lines io.Reader = text
-	if bytes.IndexByte(sample, '\n') < 0 && bytes.IndexByte(sample, '\r') >= 0 {
+	if endsInCarriageReturn(sample[declared:]) {
 		lines = transform.NewReader(text, runes.Map(func(r rune) rune {
 			if r == '\r' { // "CSV (Macintosh)"
 				return '\n'
@@ -136,7 +136,7 @@ func (r *recordReader) Read(p []byte) (int, error) {
 // decodeText returns the file as UTF-8 without its byte order mark. Without one, the 64 KiB from
 // the first byte that is not ASCII decide between UTF-8 and Windows-1251. Damaged letters do not
 // change the decision: they would turn all others into nonsense.
-func decodeText(file *source) (io.Reader, error) {
+func decodeText(ctx context.Context, file *source) (io.Reader, error) {
 	mark := make([]byte, len("\xEF\xBB\xBF"))
 	n, err := file.ReadAt(mark, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -148,7 +148,7 @@ func decodeText(file *source) (io.Reader, error) {
 	case bytes.HasPrefix(mark, []byte("\xFF\xFE")), bytes.HasPrefix(mark, []byte("\xFE\xFF")):
 		return decode(file, unicode.UTF16(unicode.LittleEndian, unicode.ExpectBOM)), nil
 	}
-	sample, err := firstNonASCII(file)
+	sample, err := firstNonASCII(ctx, file)
 	if err != nil {
 		return nil, err
 	}
@@ -164,9 +164,12 @@ func decode(file *source, from encoding.Encoding) io.Reader {
 
 // firstNonASCII returns up to sniffBytes of the file from its first byte that is not ASCII; nothing
 // if all is ASCII.
-func firstNonASCII(file *source) ([]byte, error) {
+func firstNonASCII(ctx context.Context, file *source) ([]byte, error) {
 	sample := make([]byte, sniffBytes)
 	for offset := int64(0); offset < file.size; offset += sniffBytes {
+		if err := file.check(ctx); err != nil {
+			return nil, err
+		}
 		n, err := file.ReadAt(sample, offset)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
@@ -216,12 +219,38 @@ func refuseOtherFormats(sample []byte) error {
 // declaredDelimiter reads the line "sep=;", which Excel understands and does not show as a row. It
 // returns the length of the line, 0 if there is none.
 func declaredDelimiter(sample []byte) (rune, int) {
-	line, _, found := bytes.Cut(sample, []byte("\n"))
-	value, isSep := bytes.CutPrefix(bytes.TrimRight(line, "\r"), []byte("sep="))
-	if !found || !isSep || len(value) != 1 || !bytes.Contains([]byte(",;\t|"), value) {
+	end := bytes.IndexAny(sample, "\r\n")
+	if end < 0 {
 		return 0, 0
 	}
-	return rune(value[0]), len(line) + 1
+	line := bytes.Trim(sample[:end], `" `)
+	if len(line) != len("sep=;") || !bytes.EqualFold(line[:len("sep=")], []byte("sep=")) ||
+		bytes.IndexByte([]byte(",;\t|"), line[len("sep=")]) < 0 {
+		return 0, 0
+	}
+	length := end + 1
+	if bytes.HasPrefix(sample[end:], []byte("\r\n")) {
+		length++
+	}
+	return rune(line[len("sep=")]), length
+}
+
+// endsInCarriageReturn reports whether rows end in "\r" alone, as in "CSV (Macintosh)". A value in quotes
+// may have other line ends.
+func endsInCarriageReturn(sample []byte) bool {
+	quoted := false
+	for i, b := range sample {
+		switch {
+		case b == '"':
+			quoted = !quoted
+		case quoted:
+		case b == '\n':
+			return false
+		case b == '\r':
+			return i+1 < len(sample) && sample[i+1] != '\n' || i+1 == len(sample)
+		}
+	}
+	return false
 }
 
 // commonDelimiter returns the one of comma, semicolon and tab that is most frequent in the first
