@@ -100,7 +100,7 @@ func (c *container) open(name string, limit uint64) (*part, error) {
 	}
 	stream, err := file.Open()
 	if err != nil {
-		return nil, err
+		return nil, unexpectedEnd(err) // io.EOF must not pass for the end of the rows
 	}
 	return newPart(c.file, stream)
 }

@@ -121,6 +121,16 @@ func TestXLSXChecksum(t *testing.T) {
 	requireCode(t, spreadsheet.BrokenFile, got.err)
 }
 
+// A part that lies outside the file is damage, and not the end of its rows.
+func TestXLSX_PartOutsideFile(t *testing.T) {
+	t.Parallel()
+	const sheet = "xl/worksheets/sheet1.xml"
+	file := xlsx(t, xlsxHeader+`<row><c><v>79991234567</v></c></row>`, "")
+	entry := bytes.LastIndex(file, []byte(sheet)) - 46 // of the zip's directory
+	require.Equal(t, "PK\x01\x02", string(file[entry:entry+4]))
+	requireCode(t, spreadsheet.BrokenFile, read(t, patch(file, entry+42, uint32(len(file)+1000))).err)
+}
+
 // excelize is an independent writer; it also makes what a password makes of a workbook.
 func TestXLSXOfExcelize(t *testing.T) {
 	t.Parallel()

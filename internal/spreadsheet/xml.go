@@ -77,13 +77,19 @@ func newPart(file *source, stream io.ReadCloser) (*part, error) {
 
 // decode finds the encoding of the part as XML 1.0, appendix F, describes.
 func (p *part) decode() error {
-	head := make([]byte, 256)
-	n, err := io.ReadFull(p.stream, head)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return err
+	head := make([]byte, 0, 256)
+	for len(head) < cap(head) && !p.ended {
+		n, err := p.stream.Read(head[len(head):cap(head)])
+		head = head[:len(head)+n]
+		if err == io.EOF {
+			p.ended = true
+		} else if err != nil {
+			return err
+		}
 	}
-	head = head[:n]
+	p.ended = false // decoded still has head
 	var from encoding.Encoding
+	var err error
 	switch {
 	case bytes.HasPrefix(head, []byte("\xEF\xBB\xBF")):
 		head = head[3:]
@@ -244,19 +250,18 @@ func (p *part) fill(ctx context.Context) error {
 		return broken()
 	}
 	kept := copy(p.window, p.rest)
-	n := 0
-	if !p.ended {
-		free := p.window[kept:]
-		var err error
-		n, err = io.ReadAtLeast(p.decoded, free, min(minFill, len(free)))
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+	end := kept
+	for !p.ended && end < len(p.window) && end-kept < minFill {
+		n, err := p.decoded.Read(p.window[end:])
+		end += n
+		if err == io.EOF { // io.ErrUnexpectedEOF is that of a part that is cut off
 			p.ended = true
 		} else if err != nil {
 			return err
 		}
 	}
-	p.rest = p.window[:kept+n]
-	if n == 0 {
+	p.rest = p.window[:end]
+	if end == kept {
 		return io.EOF
 	}
 	return nil
