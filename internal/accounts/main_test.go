@@ -47,6 +47,12 @@ type process struct {
 // newProcess starts a process; several may share a database.
 func newProcess(t *testing.T, d *pgtest.DB) *process {
 	t.Helper()
+	return newProcessIn(t, d, "RU")
+}
+
+// newProcessIn starts a process whose phone region is region.
+func newProcessIn(t *testing.T, d *pgtest.DB, region string) *process {
+	t.Helper()
 	primary, err := postgres.OpenPrimary(postgres.Config{URL: d.WriteURL, MaxConns: 4})
 	require.NoError(t, err)
 	t.Cleanup(primary.Close)
@@ -60,7 +66,7 @@ func newProcess(t *testing.T, d *pgtest.DB) *process {
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	background(t, c.Run)
 	require.Eventually(t, func() bool { return c.Ping(t.Context()) == nil }, waitLimit, pollTick)
-	parser, err := identifier.NewParser("RU")
+	parser, err := identifier.NewParser(region)
 	require.NoError(t, err)
 	super, err := pgx.Connect(t.Context(), d.SuperURL)
 	require.NoError(t, err)
