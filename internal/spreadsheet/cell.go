@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -47,7 +48,7 @@ func (s *scratch) cell() Cell {
 type texts struct {
 	needed []uint64 // bit set of the indexes that the sheet refers to
 	last   int      // highest of them, -1 if there is none
-	arena  []byte
+	arena  strings.Builder
 	all    string   // of arena, once it is complete
 	ends   []uint32 // twice the end of each text in arena, plus 1 if it was too long to keep
 }
@@ -84,20 +85,20 @@ func (t *texts) add(text *scratch) error {
 		if text.limit(); text.long || utf8.RuneCount(text.bytes) > MaxCellRunes {
 			mark = 1
 		} else {
-			t.arena = append(t.arena, text.bytes...)
+			t.arena.Write(text.bytes)
 		}
 	}
-	if len(t.arena) > maxArena {
+	if t.arena.Len() > maxArena {
 		return tooMuchText()
 	}
-	t.ends = append(t.ends, uint32(len(t.arena))<<1|mark)
+	t.ends = append(t.ends, uint32(t.arena.Len())<<1|mark)
 	return nil
 }
 
 // freeze is called after the last add.
 func (t *texts) freeze() {
-	t.all = string(t.arena)
-	t.arena, t.needed = nil, nil
+	t.all = t.arena.String()
+	t.needed = nil
 }
 
 // at returns a string as a cell. It allocates nothing: the cells share one block.

@@ -24,80 +24,83 @@ type twoPasses interface {
 // surveyed reads the sheet to its end and begins the second pass. If the numbers of the rows do not
 // increase, because a program wrote the sheet column by column, the rows are sorted.
 func surveyed(ctx context.Context, file *source, sheet twoPasses) (rows, error) {
-	err := func() error {
-		inOrder, err := increasing(ctx, file, sheet)
-		if err != nil {
-			return err
-		}
-		if err := sheet.begin(ctx); err != nil || inOrder {
-			return err
-		}
-		sorted, err := sortRows(ctx, file, sheet)
-		sheet = sorted
-		return err
-	}()
+	inOrder, cells, err := survey(ctx, file, sheet)
+	if err == nil {
+		err = sheet.begin(ctx)
+	}
+	var result rows = sheet
+	if err == nil && !inOrder {
+		result, err = sortRows(ctx, file, sheet, cells)
+	}
 	if err != nil {
 		sheet.close()
 		return nil, err
 	}
-	return sheet, nil
+	return result, nil
 }
 
-// increasing reads all rows and reports whether each number is larger than the one before.
-func increasing(ctx context.Context, file *source, sheet rows) (bool, error) {
-	inOrder, row := true, Row{}
+// survey reads all rows. It reports whether each number is larger than the one before, and counts the cells.
+func survey(ctx context.Context, file *source, sheet rows) (inOrder bool, cells int, err error) {
+	inOrder = true
+	var row Row
 	for last := 0; ; last = row.Number {
 		row = Row{Cells: row.Cells[:0]}
 		if err := file.check(ctx); err != nil {
-			return false, err
+			return false, 0, err
 		}
 		if err := sheet.next(ctx, &row); err == io.EOF {
-			return inOrder, nil
+			return inOrder, cells, nil
 		} else if err != nil {
-			return false, err
+			return false, 0, err
 		}
 		inOrder = inOrder && row.Number > last
+		cells += len(row.Cells)
 	}
 }
 
 // sortedRows are the rows of a sheet that was not in order.
 type sortedRows struct {
-	twoPasses
-	cells []sortedCell
+	rows
+	cells  []sortedCell
+	errors map[int32]*Error // by row
 }
 
-// sortedCell is a cell, or an error of its row. A row has one sortedCell at least.
+// sortedCell is a cell with a value, or an Empty one in a row that has only an error.
 type sortedCell struct {
+	text   string
 	row    int32
-	column int32
-	cell   Cell
-	err    *Error
+	column int16
+	kind   CellKind
 }
 
-func sortRows(ctx context.Context, file *source, sheet twoPasses) (*sortedRows, error) {
-	s := &sortedRows{twoPasses: sheet}
+func sortRows(ctx context.Context, file *source, sheet rows, cells int) (*sortedRows, error) {
+	s := &sortedRows{rows: sheet, cells: make([]sortedCell, 0, min(cells, maxSorted)), errors: make(map[int32]*Error)}
 	var row Row
 	for text := 0; ; {
 		row = Row{Cells: row.Cells[:0]}
 		if err := file.check(ctx); err != nil {
-			return s, err
+			return nil, err
 		}
 		if err := sheet.next(ctx, &row); err == io.EOF {
 			break
 		} else if err != nil {
-			return s, err
+			return nil, err
 		}
+		number := int32(row.Number)
 		if row.Err != nil {
-			s.cells = append(s.cells, sortedCell{row: int32(row.Number), err: row.Err})
+			s.cells = append(s.cells, sortedCell{row: number})
+			if s.errors[number] == nil {
+				s.errors[number] = row.Err
+			}
 		}
 		for column, cell := range row.Cells {
 			if cell.Kind != Empty {
-				s.cells = append(s.cells, sortedCell{row: int32(row.Number), column: int32(column), cell: cell})
+				s.cells = append(s.cells, sortedCell{row: number, column: int16(column), text: cell.Text, kind: cell.Kind})
 				text += len(cell.Text)
 			}
 		}
 		if len(s.cells) > maxSorted || text > maxSortedText {
-			return s, &Error{
+			return nil, &Error{
 				Code:    TooManyRows,
 				Message: "the sheet is too large for one whose rows are not in order; save it again, or split it",
 			}
@@ -111,15 +114,15 @@ func (s *sortedRows) next(_ context.Context, row *Row) error {
 	if len(s.cells) == 0 {
 		return io.EOF
 	}
-	row.Number = int(s.cells[0].row)
-	for len(s.cells) > 0 && int(s.cells[0].row) == row.Number {
+	number := s.cells[0].row
+	row.Number = int(number)
+	if err := s.errors[number]; err != nil {
+		row.rejectWith(err)
+	}
+	for len(s.cells) > 0 && s.cells[0].row == number {
 		c := s.cells[0]
 		s.cells = s.cells[1:]
-		if c.err != nil {
-			row.rejectWith(c.err)
-			continue
-		}
-		row.set(int(c.column), c.cell)
+		row.set(int(c.column), Cell{Text: c.text, Kind: c.kind})
 	}
 	return nil
 }

@@ -311,13 +311,16 @@ func (x *xlsRows) readCell(row *Row, column int) error {
 
 // setNumber leaves out the text of a number in the first pass, where it would be garbage.
 func (x *xlsRows) setNumber(row *Row, column int, value float64) {
+	var cell Cell
 	if !x.survey {
-		row.set(column, floatCell(value))
+		cell = floatCell(value)
 	}
+	row.set(column, cell)
 }
 
 func (x *xlsRows) setShared(row *Row, column int, index uint32) error {
 	if x.survey {
+		row.set(column, Cell{})
 		return x.shared.need(int(index))
 	}
 	cell, ok := x.shared.at(int(index))
@@ -335,9 +338,11 @@ func (x *xlsRows) readLabel(row *Row, column int) error {
 	if err := x.shortString(&x.text); err != nil {
 		return err
 	}
+	var cell Cell
 	if !x.survey {
-		row.set(column, x.text.cell())
+		cell = x.text.cell()
 	}
+	row.set(column, cell)
 	return nil
 }
 
