@@ -19,8 +19,9 @@ const (
 	unlimited = -1
 
 	// maxReading limits the time that one file may take, without the time that the caller takes between
-	// two rows. The slowest file that the other limits allow takes about 2 s on one core.
-	maxReading = 30 * time.Second
+	// two rows. The slowest file that the other limits allow takes about 2 s on one core; a server with
+	// many uploads gives each a part of one.
+	maxReading = time.Minute
 )
 
 var (

@@ -438,11 +438,11 @@ func TestTextBudget(t *testing.T) {
 	require.Empty(t, got.rows)
 }
 
-// slowDisk takes a second for each read.
+// slowDisk takes ten seconds for each read.
 type slowDisk struct{ io.ReaderAt }
 
 func (d slowDisk) ReadAt(p []byte, offset int64) (int, error) {
-	time.Sleep(time.Second)
+	time.Sleep(10 * time.Second)
 	return d.ReaderAt.ReadAt(p, offset)
 }
 

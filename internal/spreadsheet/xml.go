@@ -362,7 +362,10 @@ func (p *part) endTag(ctx context.Context) error {
 		}
 		end = bytes.IndexByte(p.rest, '>')
 	}
-	name := bytes.TrimRight(p.rest[len("</"):end], " \t\r\n")
+	name := p.rest[len("</"):end]
+	if len(name) > 0 && name[len(name)-1] <= ' ' {
+		name = bytes.TrimRight(name, " \t\r\n")
+	}
 	if len(p.ends) == 0 || !bytes.Equal(name, p.names[p.start():]) {
 		return broken()
 	}
