@@ -133,9 +133,9 @@ func (r *recordReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// decodeText returns the file as UTF-8 without its byte order mark. Without one, the 64 KiB from
-// the first byte that is not ASCII decide between UTF-8 and Windows-1251. Damaged letters do not
-// change the decision: they would turn all others into nonsense.
+// decodeText returns the file as UTF-8 without its byte order mark. Without a mark, a NUL in the first
+// letter means UTF-16; otherwise the 64 KiB from the first byte that is not ASCII decide between UTF-8 and
+// Windows-1251. Damaged letters do not change the decision: they would turn all others into nonsense.
 func decodeText(ctx context.Context, file *source) (io.Reader, error) {
 	mark := make([]byte, len("\xEF\xBB\xBF"))
 	n, err := file.ReadAt(mark, 0)
@@ -147,6 +147,10 @@ func decodeText(ctx context.Context, file *source) (io.Reader, error) {
 		return io.NewSectionReader(file, int64(n), file.size-int64(n)), nil
 	case bytes.HasPrefix(mark, []byte("\xFF\xFE")), bytes.HasPrefix(mark, []byte("\xFE\xFF")):
 		return decode(file, unicode.UTF16(unicode.LittleEndian, unicode.ExpectBOM)), nil
+	case len(mark) > 1 && mark[0] != 0 && mark[1] == 0 && file.size%2 == 0: // no other table has a NUL there
+		return decode(file, unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)), nil
+	case len(mark) > 1 && mark[0] == 0 && mark[1] != 0 && file.size%2 == 0:
+		return decode(file, unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)), nil
 	}
 	sample, err := firstNonASCII(ctx, file)
 	if err != nil {

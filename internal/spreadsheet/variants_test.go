@@ -407,6 +407,8 @@ func TestCSV_Variants(t *testing.T) {
 		"declared after the mark":       {"\uFEFFsep=;\nphone;x,y\n1;a\n", phone},
 		"CR alone, line feed in quotes": {"phone,\"x\ny\"\r1,a\r2,\"b\nc\"\r3,d", []string{"2: text 1 | text a", "3: text 2 | text b\nc", "4: text 3 | text d"}},
 		"line feed, CR in quotes":       {"phone,\"x\ry\"\n1,a\n", phone},
+		"UTF-16LE without a mark":       {string(wide("phone,x\n1,a\n")), phone},
+		"UTF-16BE without a mark":       {"\x00" + string(wide("phone,x\n1,a\n")[:23]), phone},
 		"ragged":                        {"phone,x\n1\n1,a\n1,a,b\n", []string{"2: ragged_row", "3: text 1 | text a", "4: ragged_row in 3"}},
 		"255 characters":                {"phone,x\n1," + strings.Repeat("я", 255) + "\n", []string{"2: text 1 | text " + strings.Repeat("я", 255)}},
 		"256 characters":                {"phone,x\n1," + strings.Repeat("я", 256) + "\n1,a\n", []string{"2: too_long in 2", "3: text 1 | text a"}},
