@@ -81,10 +81,10 @@ func (c *csvRows) next(_ context.Context, row *Row) error {
 			Message: "the row is too long; is there a quote that is never closed?",
 		}
 	}
-	if fault, ok := errors.AsType[*csv.ParseError](err); ok {
-		c.last = fault.StartLine - c.folded
+	if e, ok := errors.AsType[*csv.ParseError](err); ok {
+		c.last = e.StartLine - c.folded
 		row.Number = c.last
-		if fault.Line != fault.StartLine {
+		if e.Line != e.StartLine {
 			return &Error{
 				Code: UnterminatedQuote, Row: row.Number,
 				Message: "a quote that opens in this row is not closed in it",
@@ -101,7 +101,8 @@ func (c *csvRows) next(_ context.Context, row *Row) error {
 	row.Number = c.last
 	for column, value := range values {
 		c.folded += strings.Count(value, "\n")
-		// The decoders write U+FFFD for what they cannot decode; in a UTF-8 file somebody else did.
+		// The decoders write U+FFFD for bytes that they cannot decode. In a UTF-8 file, an earlier program
+		// wrote it.
 		if !utf8.ValidString(value) || strings.ContainsRune(value, utf8.RuneError) {
 			row.reject(BadEncoding, "the text is neither UTF-8 nor Windows-1251; save the file as UTF-8", column+1)
 			value = ""
@@ -208,7 +209,7 @@ func mostlyUTF8(sample []byte) bool {
 	return letters > damaged
 }
 
-// refuseOtherFormats keeps programs, pictures and web pages from being read as tables of nonsense.
+// refuseOtherFormats refuses programs, pictures and web pages.
 func refuseOtherFormats(sample []byte) error {
 	control := func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\v\f\r\x1A", r) }
 	if bytes.IndexFunc(sample, control) >= 0 {

@@ -44,7 +44,7 @@ const (
 	XLS  Format = "xls"
 )
 
-// CellKind says how a value is stored in its cell. In a CSV file every value is text.
+// CellKind is how a value is stored in its cell. In a CSV file every value is text.
 type CellKind uint8
 
 // The kinds of cells. Empty is the zero value.
@@ -53,7 +53,7 @@ const (
 	Text
 	Number
 	Bool
-	Fault // an error value such as #N/A
+	ErrorValue // such as #N/A
 
 	dropped // a text that is too long; Row.set makes an error of it
 )
@@ -71,8 +71,8 @@ type Cell struct {
 type Row struct {
 	Number int // as a spreadsheet program shows it, from 1
 	Cells  []Cell
-	// Err says that this row cannot be used as it stands; the rows after it are still read. Cells
-	// holds what could be read. A CSV row that is too short, and any row with a value outside the
+	// Err tells why this row cannot be used; the rows after it are still read. Cells holds what could be
+	// read. A CSV row that is too short, and any row with a value outside the
 	// header, have RaggedRow.
 	Err *Error
 }
@@ -272,8 +272,8 @@ func (r *Reader) explain(err error) error {
 	if r.file.err != nil {
 		return fmt.Errorf("read the spreadsheet: %w", r.file.err)
 	}
-	if fault, ok := errors.AsType[*Error](err); ok {
-		return fault
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

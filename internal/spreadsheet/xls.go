@@ -403,5 +403,5 @@ func boolOrError(value byte, isError bool) Cell {
 	if !known {
 		name = "#ERROR!"
 	}
-	return Cell{Text: name, Kind: Fault}
+	return Cell{Text: name, Kind: ErrorValue}
 }

@@ -298,7 +298,7 @@ func (x *xlsxRows) cell(kind cellType) (Cell, error) {
 	case kind == cellBool:
 		return boolCell(string(trimmed) == "1" || bytes.EqualFold(trimmed, []byte("true"))), nil
 	case kind == cellError:
-		return Cell{Text: string(trimmed), Kind: Fault}, nil
+		return Cell{Text: string(trimmed), Kind: ErrorValue}, nil
 	}
 	return numberCell(trimmed), nil
 }
