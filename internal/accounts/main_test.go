@@ -43,7 +43,15 @@ type process struct {
 // newProcess starts a process; several may share a database.
 func newProcess(t *testing.T, d *pgtest.DB) *process {
 	t.Helper()
-	c := coretest.Start(t, coretest.Config(d.WriteURL, d.ReadURL, d.Redis().URL))
+	return newProcessIn(t, d, "RU")
+}
+
+// newProcessIn starts a process whose phone region is region.
+func newProcessIn(t *testing.T, d *pgtest.DB, region string) *process {
+	t.Helper()
+	cfg := coretest.Config(d.WriteURL, d.ReadURL, d.Redis().URL)
+	cfg.PhoneRegion = region
+	c := coretest.Start(t, cfg)
 	super, err := pgx.Connect(t.Context(), d.SuperURL)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = super.Close(context.Background()) })

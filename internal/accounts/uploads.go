@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/identifier"
 	"github.com/payment-services/accounts/internal/spreadsheet"
 )
 
@@ -20,7 +21,7 @@ const (
 	columnGroups = "user_groups"
 )
 
-// A number in a spreadsheet is a phone if it has as many digits as one with its country code.
+// A number in a numeric cell is a phone if it has as many digits as a phone with its country code.
 const (
 	minPhoneDigits = 11
 	maxPhoneDigits = 15
@@ -36,7 +37,7 @@ type UploadOptions struct {
 // user_groups ("client,driver"). Up to MaxSyncRows rows give a result, more a job. A file that cannot
 // be read to its end is a FileUpload error and changes nothing.
 func (s *Service) Upload(ctx context.Context, file io.ReaderAt, size int64, opts UploadOptions) (*BulkResult, *ImportJob, error) {
-	upload, err := openUpload(ctx, file, size)
+	upload, err := openUpload(ctx, s.parser, file, size)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,15 +69,16 @@ func (s *Service) Upload(ctx context.Context, file io.ReaderAt, size int64, opts
 // upload reads BulkRows from a file.
 type upload struct {
 	reader        *spreadsheet.Reader
+	parser        *identifier.Parser
 	phone, groups int // columns; groups is -1 if there is none
 }
 
-func openUpload(ctx context.Context, file io.ReaderAt, size int64) (*upload, error) {
+func openUpload(ctx context.Context, parser *identifier.Parser, file io.ReaderAt, size int64) (*upload, error) {
 	reader, err := spreadsheet.Open(ctx, file, size)
 	if err != nil {
 		return nil, fileError(err)
 	}
-	u := &upload{reader: reader, phone: -1, groups: -1}
+	u := &upload{reader: reader, parser: parser, phone: -1, groups: -1}
 	var unknown []string
 	for i, name := range reader.Header() {
 		switch known := nameKey(name); {
@@ -113,15 +115,37 @@ func (u *upload) next(ctx context.Context) (BulkRow, error) {
 	if err != nil {
 		return BulkRow{}, fileError(err)
 	}
-	out := BulkRow{Number: row.Number, Phone: u.cell(row, u.phone).Text, Groups: splitGroups(u.cell(row, u.groups).Text)}
-	switch phone := u.cell(row, u.phone); {
-	case row.Err != nil:
+	phone := u.cell(row, u.phone)
+	out := BulkRow{Number: row.Number, Phone: phone.Text, Groups: splitGroups(u.cell(row, u.groups).Text)}
+	if row.Err != nil {
 		out.Fault = &RowFault{Code: string(row.Err.Code), Column: u.columnName(row.Err.Column - 1)}
-	case phone.Kind == spreadsheet.Number && !isPhoneNumber(phone.Text),
-		phone.Kind != spreadsheet.Number && phone.Kind != spreadsheet.Text && phone.Kind != spreadsheet.Empty:
+		return out, nil
+	}
+	valid := true
+	switch phone.Kind {
+	case spreadsheet.Empty, spreadsheet.Text: // checked with the row
+	case spreadsheet.Number:
+		out.Phone, valid = u.phoneOfNumber(phone.Text)
+	default:
+		valid = false
+	}
+	if !valid {
 		out.Fault = &RowFault{Code: "invalid_phone", Column: columnPhone}
 	}
 	return out, nil
+}
+
+// phoneOfNumber returns the phone of a numeric cell in E.164, or the text of the cell and false if the
+// cell has no phone. A later step then reads the phone as it was read here, in any region.
+func (u *upload) phoneOfNumber(text string) (string, bool) {
+	if len(text) < minPhoneDigits || len(text) > maxPhoneDigits {
+		return text, false
+	}
+	phone, ok := u.parser.PhoneOfDigits(text)
+	if !ok {
+		return text, false
+	}
+	return phone, true
 }
 
 func (u *upload) cell(row spreadsheet.Row, column int) spreadsheet.Cell {
@@ -142,12 +166,6 @@ func (u *upload) columnName(column int) string {
 	default:
 		return ""
 	}
-}
-
-// isPhoneNumber reports whether a numeric cell, whose leading plus is lost, is a whole phone.
-func isPhoneNumber(text string) bool {
-	return len(text) >= minPhoneDigits && len(text) <= maxPhoneDigits &&
-		strings.Trim(text, "0123456789") == ""
 }
 
 // fileError codes a fault of the file; a cancelled context stays what it is.

@@ -3,6 +3,7 @@ package accounts_test
 import (
 	"bytes"
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func TestUpload(t *testing.T) {
 		"no rows":        {[]byte("phone,user_groups\n"), []string{}},
 		"what PostgreSQL cannot store": { // it comes after what is looked at to tell a table from a picture
 			[]byte("phone,user_groups\n" + strings.Repeat("x", 70_000) + "\n8999000\x000001,client\n89990000001,cli\x00ent\n"),
-			[]string{"2 invalid cell_too_long phone", "3 invalid invalid_text phone", "4 invalid unknown_group user_groups"},
+			[]string{"2 invalid too_long phone", "3 invalid invalid_text phone", "4 invalid unknown_group user_groups"},
 		},
 	} {
 		for _, late := range []bool{false, true} {
@@ -91,6 +92,60 @@ func TestUpload(t *testing.T) {
 				require.Equal(t, driver, memberships[1].GroupID)
 				require.Equal(t, "2 exists", outcomes(run())[0], "the same file again creates nothing twice")
 				require.Equal(t, 2, p.count("users"))
+			})
+		}
+	}
+}
+
+// A cell follows the rules of cells: a leading space is a space, and the plus of a number is lost.
+func TestUpload_CellsAreNotURLs(t *testing.T) {
+	t.Parallel()
+	spaces, err := os.ReadFile("../spreadsheet/testdata/01_leading_space.xlsx")
+	require.NoError(t, err)
+	for name, tt := range map[string]struct {
+		region string
+		file   []byte
+		want   map[int]string // by row; "" is an invalid phone
+	}{
+		"spaces, XLSX": {"RU", spaces, map[int]string{
+			2: "+79990020001", 3: "+79990020002", 4: "+79990020003", 5: "+79990020004", 6: "+74951234567", 7: "+79990020006",
+			8: "+79990020007", 9: "+79990020008", 10: "+74991234567", 11: "+73512345678", 12: "+78123456789", 13: "+74732123456",
+		}},
+		"spaces, CSV": {"RU", []byte("phone\n 4951234567\n 89990020001\n\" 79990020002\"\n"), map[int]string{
+			2: "+74951234567", 3: "+79990020001", 4: "+79990020002",
+		}},
+		"numbers, RU": {"RU", workbook(t, []any{"phone"}, []any{89990020001}, []any{79990020002}, []any{84951234567}, []any{375291234567},
+			[]any{9990020003}, []any{999999999999999}), map[int]string{
+			2: "+79990020001", 3: "+79990020002", 4: "+74951234567", 5: "+375291234567", 6: "", 7: "",
+		}},
+		"numbers, DE": {"DE", workbook(t, []any{"phone"}, []any{375291234567}, []any{79990020002}, []any{4915112345678}, []any{15112345679}),
+			map[int]string{2: "+375291234567", 3: "+79990020002", 4: "+4915112345678", 5: "+4915112345679"}},
+	} {
+		for _, late := range []bool{false, true} {
+			t.Run(name+map[bool]string{false: ", now", true: ", as a job"}[late], func(t *testing.T) {
+				t.Parallel()
+				p := newProcessIn(t, pgtest.Shared(t), tt.region)
+				p.createGroup("client")
+				result, job := p.upload(tt.file, accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip}, Async: late})
+				var rows []accounts.RowResult
+				if late {
+					p.runImports()
+					rows = p.importRows(job.ID)
+				} else {
+					rows = result.Rows
+				}
+				require.Len(t, rows, len(tt.want))
+				for _, row := range rows {
+					want := tt.want[row.Number]
+					if want == "" {
+						require.Equal(t, "invalid_phone", row.Code, row.Number)
+						continue
+					}
+					answer, err := p.UserByIdentifier(t.Context(), want, "")
+					require.NoError(t, err, "row %d: %v", row.Number, row)
+					require.NotNil(t, row.UserID, row.Number)
+					require.Contains(t, string(answer.Body), row.UserID.String(), row.Number)
+				}
 			})
 		}
 	}

@@ -38,3 +38,15 @@ func BenchmarkCanonicalPhone(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkPhoneOfDigits(b *testing.B) {
+	for _, digits := range []string{"79991234567", "89991234567", "375291234567", "4915112345678"} {
+		b.Run(digits, func(b *testing.B) {
+			p := parser(b, "RU")
+			b.ReportAllocs()
+			for b.Loop() {
+				p.PhoneOfDigits(digits)
+			}
+		})
+	}
+}

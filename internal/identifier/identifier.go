@@ -168,9 +168,10 @@ type cleaned struct {
 	joiner bool   // a joiner or non-joiner was among them
 }
 
-// clean refuses a text that is too long or not readable, removes invisible characters, makes
-// full-width characters narrow, trims spaces, and gives a phone number back the plus that a form decoder
-// made a space.
+// clean refuses a text that is too long or not readable, removes invisible characters, makes full-width
+// characters narrow, and trims spaces. A leading space is only a space: in a cell or a JSON string no
+// decoder turns a plus into a space. The decoder of the identifier query parameter restores such a plus
+// itself.
 func clean(text string) (cleaned, *Error) {
 	if utf8.RuneCountInString(text) > maxRunes {
 		return cleaned{}, &Error{Code: codeTooLong, Message: fmt.Sprintf("use at most %d characters", maxRunes)}
@@ -198,9 +199,6 @@ func clean(text string) (cleaned, *Error) {
 	c.text, c.plain = trimmed, trimmed
 	if !printableASCII(trimmed) {
 		c.plain = strings.Map(hyphen, trimmed)
-	}
-	if text[0] == ' ' && folded[1] == trimmed[0] && isDigit(trimmed[0]) && phoneLike(c.plain) {
-		c.plain = "+" + c.plain
 	}
 	return c, nil
 }

@@ -34,8 +34,8 @@ type csvRows struct {
 	folded int // line ends inside quoted values so far: a row of several lines is still one row
 }
 
-func openCSV(file *source) (rows, error) {
-	decoded, err := decodeText(file)
+func openCSV(ctx context.Context, file *source) (rows, error) {
+	decoded, err := decodeText(ctx, file)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func openCSV(file *source) (rows, error) {
 		delimiter = commonDelimiter(sample)
 	}
 	var lines io.Reader = text
-	if bytes.IndexByte(sample, '\n') < 0 && bytes.IndexByte(sample, '\r') >= 0 {
+	if endsInCarriageReturn(sample[declared:]) {
 		lines = transform.NewReader(text, runes.Map(func(r rune) rune {
 			if r == '\r' { // "CSV (Macintosh)"
 				return '\n'
@@ -81,10 +81,10 @@ func (c *csvRows) next(_ context.Context, row *Row) error {
 			Message: "the row is too long; is there a quote that is never closed?",
 		}
 	}
-	if fault, ok := errors.AsType[*csv.ParseError](err); ok {
-		c.last = fault.StartLine - c.folded
+	if e, ok := errors.AsType[*csv.ParseError](err); ok {
+		c.last = e.StartLine - c.folded
 		row.Number = c.last
-		if fault.Line != fault.StartLine {
+		if e.Line != e.StartLine {
 			return &Error{
 				Code: UnterminatedQuote, Row: row.Number,
 				Message: "a quote that opens in this row is not closed in it",
@@ -101,7 +101,8 @@ func (c *csvRows) next(_ context.Context, row *Row) error {
 	row.Number = c.last
 	for column, value := range values {
 		c.folded += strings.Count(value, "\n")
-		// The decoders write U+FFFD for what they cannot decode; in a UTF-8 file somebody else did.
+		// The decoders write U+FFFD for bytes that they cannot decode. In a UTF-8 file, an earlier program
+		// wrote it.
 		if !utf8.ValidString(value) || strings.ContainsRune(value, utf8.RuneError) {
 			row.reject(BadEncoding, "the text is neither UTF-8 nor Windows-1251; save the file as UTF-8", column+1)
 			value = ""
@@ -133,10 +134,10 @@ func (r *recordReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// decodeText returns the file as UTF-8 without its byte order mark. Without one, the 64 KiB from
-// the first byte that is not ASCII decide between UTF-8 and Windows-1251. Damaged letters do not
-// change the decision: they would turn all others into nonsense.
-func decodeText(file *source) (io.Reader, error) {
+// decodeText returns the file as UTF-8 without its byte order mark. Without a mark, a NUL in the first
+// letter means UTF-16; otherwise the 64 KiB from the first byte that is not ASCII decide between UTF-8 and
+// Windows-1251. Damaged letters do not change the decision: they would turn all others into nonsense.
+func decodeText(ctx context.Context, file *source) (io.Reader, error) {
 	mark := make([]byte, len("\xEF\xBB\xBF"))
 	n, err := file.ReadAt(mark, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -147,8 +148,12 @@ func decodeText(file *source) (io.Reader, error) {
 		return io.NewSectionReader(file, int64(n), file.size-int64(n)), nil
 	case bytes.HasPrefix(mark, []byte("\xFF\xFE")), bytes.HasPrefix(mark, []byte("\xFE\xFF")):
 		return decode(file, unicode.UTF16(unicode.LittleEndian, unicode.ExpectBOM)), nil
+	case len(mark) > 1 && mark[0] != 0 && mark[1] == 0 && file.size%2 == 0: // no other table has a NUL there
+		return decode(file, unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)), nil
+	case len(mark) > 1 && mark[0] == 0 && mark[1] != 0 && file.size%2 == 0:
+		return decode(file, unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)), nil
 	}
-	sample, err := firstNonASCII(file)
+	sample, err := firstNonASCII(ctx, file)
 	if err != nil {
 		return nil, err
 	}
@@ -164,9 +169,12 @@ func decode(file *source, from encoding.Encoding) io.Reader {
 
 // firstNonASCII returns up to sniffBytes of the file from its first byte that is not ASCII; nothing
 // if all is ASCII.
-func firstNonASCII(file *source) ([]byte, error) {
+func firstNonASCII(ctx context.Context, file *source) ([]byte, error) {
 	sample := make([]byte, sniffBytes)
 	for offset := int64(0); offset < file.size; offset += sniffBytes {
+		if err := file.check(ctx); err != nil {
+			return nil, err
+		}
 		n, err := file.ReadAt(sample, offset)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
@@ -201,7 +209,7 @@ func mostlyUTF8(sample []byte) bool {
 	return letters > damaged
 }
 
-// refuseOtherFormats keeps programs, pictures and web pages from being read as tables of nonsense.
+// refuseOtherFormats refuses programs, pictures and web pages.
 func refuseOtherFormats(sample []byte) error {
 	control := func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\v\f\r\x1A", r) }
 	if bytes.IndexFunc(sample, control) >= 0 {
@@ -216,12 +224,38 @@ func refuseOtherFormats(sample []byte) error {
 // declaredDelimiter reads the line "sep=;", which Excel understands and does not show as a row. It
 // returns the length of the line, 0 if there is none.
 func declaredDelimiter(sample []byte) (rune, int) {
-	line, _, found := bytes.Cut(sample, []byte("\n"))
-	value, isSep := bytes.CutPrefix(bytes.TrimRight(line, "\r"), []byte("sep="))
-	if !found || !isSep || len(value) != 1 || !bytes.Contains([]byte(",;\t|"), value) {
+	end := bytes.IndexAny(sample, "\r\n")
+	if end < 0 {
 		return 0, 0
 	}
-	return rune(value[0]), len(line) + 1
+	line := bytes.Trim(sample[:end], `" `)
+	if len(line) != len("sep=;") || !bytes.EqualFold(line[:len("sep=")], []byte("sep=")) ||
+		bytes.IndexByte([]byte(",;\t|"), line[len("sep=")]) < 0 {
+		return 0, 0
+	}
+	length := end + 1
+	if bytes.HasPrefix(sample[end:], []byte("\r\n")) {
+		length++
+	}
+	return rune(line[len("sep=")]), length
+}
+
+// endsInCarriageReturn reports whether rows end in "\r" alone, as in "CSV (Macintosh)". A value in quotes
+// may have other line ends.
+func endsInCarriageReturn(sample []byte) bool {
+	quoted := false
+	for i, b := range sample {
+		switch {
+		case b == '"':
+			quoted = !quoted
+		case quoted:
+		case b == '\n':
+			return false
+		case b == '\r':
+			return i+1 < len(sample) && sample[i+1] != '\n' || i+1 == len(sample)
+		}
+	}
+	return false
 }
 
 // commonDelimiter returns the one of comma, semicolon and tab that is most frequent in the first

@@ -50,11 +50,11 @@ func TestCSV(t *testing.T) {
 		"one column": {"phone\n79991234567\n", []string{"phone"}, []string{"2: text 79991234567"}},
 		"faults of rows": {
 			"phone,группы\n1,client,driver\n2\n3,a \"quoted\" word\n4,\"x\" y\n5,ok\n6,bad\xFFbyte\n7,\uFFFD\n8," +
-				strings.Repeat("x", spreadsheet.MaxCellBytes+1) + "\n9" + strings.Repeat(",", 2*spreadsheet.MaxColumns) + "x\n10,ok\n",
+				strings.Repeat("x", spreadsheet.MaxCellRunes+1) + "\n9" + strings.Repeat(",", 2*spreadsheet.MaxColumns) + "x\n10,ok\n",
 			[]string{"phone", "группы"},
 			[]string{
 				"2: ragged_row in 3", "3: ragged_row", "4: bad_quote", "5: bad_quote", "6: text 5 | text ok", "7: bad_encoding in 2",
-				"8: bad_encoding in 2", "9: cell_too_long in 2", "10: too_many_columns", "11: text 10 | text ok",
+				"8: bad_encoding in 2", "9: too_long in 2", "10: too_many_columns", "11: text 10 | text ok",
 			},
 		},
 		// The first byte that is not ASCII comes late, and decides all the same.

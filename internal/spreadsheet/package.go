@@ -2,97 +2,110 @@ package spreadsheet
 
 import (
 	"archive/zip"
+	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
 	"io"
+	"net/url"
 	"path"
 	"strings"
 )
 
 const (
-	// maxParts is the number of files in an XLSX package; honest workbooks have 10 to 100.
-	maxParts = 200
+	// maxParts is the number of files in an XLSX package. Most workbooks have 10 to 100; each picture,
+	// comment and drawing of a catalogue adds one.
+	maxParts = 10_000
+	// maxRelations is the number of entries in one .rels part.
+	maxRelations = 10_000
 	// maxRatio is how far a part may inflate. Measured: 3 to 16 for honest sheets, about 300 to 1000
-	// for bombs. Parts below ratioFloor are not worth the question.
+	// for bombs. A part smaller than ratioFloor may inflate further.
 	maxRatio   = 100
 	ratioFloor = 1 << 20
 
-	// maxIndexBytes is for the parts that say where the others are.
+	// maxIndexBytes limits a part that names other parts.
 	maxIndexBytes = 4 << 20
-	// maxSharedBytes of sharedStrings.xml, the one part that is kept in memory (as bare text).
-	maxSharedBytes = 16 << 20
-	// maxSheetBytes is an upload of 10 MB at the ratio of a very repetitive sheet. A sheet of MaxRows
-	// and seven columns has 30 MB. It also bounds the time: encoding/xml reads 10 to 20 MB a second.
-	maxSheetBytes = 128 << 20
+	// maxSharedBytes limits sharedStrings.xml. It may belong to many sheets; only the strings of the
+	// sheet that is read are kept.
+	maxSharedBytes = 32 << 20
+	// maxSheetBytes limits the worksheet. A sheet of MaxRows and seven columns has 30 MB.
+	maxSheetBytes = 64 << 20
 )
 
-// container is the zip of an XLSX file: parts by their name in lower case, as Excel compares them.
-// Only the parts that a table needs are ever inflated, and nested archives are not among those.
+// container is the zip of an XLSX file. Only the parts that a table needs are inflated and checked: an
+// unused part may be damaged, and a nested archive is never opened.
 type container struct {
-	parts map[string]*zip.File
-	size  int64
+	file  *source
+	parts map[string]*zip.File // by partName; nil if several parts have the name
 }
 
 // relation is one entry of a .rels part.
 type relation struct {
 	id     string
 	kind   string // last word of the type's URI: officeDocument, worksheet, sharedStrings
-	target string // name of the part in lower case
+	target string // partName
 }
 
 func openContainer(file *source) (*container, error) {
-	file.budget = directoryBudget
+	file.budget = zipDirectoryBudget
 	archive, err := zip.NewReader(file, file.size)
 	file.budget = unlimited
 	if errors.Is(err, errBudget) || err == nil && len(archive.File) > maxParts {
-		return nil, &Error{Code: TooManyParts, Message: "the workbook has too many parts; save it again and retry"}
+		return nil, tooManyParts()
 	}
 	if err != nil {
 		return nil, err
 	}
-	c := &container{parts: make(map[string]*zip.File, len(archive.File)), size: file.size}
+	c := &container{file: file, parts: make(map[string]*zip.File, len(archive.File))}
 	for _, part := range archive.File {
-		name := strings.ToLower(part.Name)
-		if _, twice := c.parts[name]; twice || name == "" || strings.Contains(name, `\`) ||
-			path.Clean("/"+name) != "/"+strings.TrimSuffix(name, "/") {
-			return nil, broken()
-		}
-		if part.Flags&1 != 0 { // bit 0 of a zip entry: encrypted
-			return nil, encrypted()
-		}
-		if c.inflatesTooFar(part) {
-			return nil, tooLargeUncompressed()
+		name := partName("", part.Name)
+		if _, twice := c.parts[name]; twice {
+			part = nil
 		}
 		c.parts[name] = part
 	}
 	return c, nil
 }
 
-// inflatesTooFar compares what a part says about its size with the bytes that it can have in the
-// file. What it says is binding: archive/zip fails when a part inflates to more.
-func (c *container) inflatesTooFar(part *zip.File) bool {
-	packed := min(part.CompressedSize64, uint64(c.size))
-	return part.UncompressedSize64 > ratioFloor && part.UncompressedSize64/maxRatio > packed
+// partName returns the name by which a part is found: without escapes, in lower case, with slashes and
+// relative to the root of the package. Writers spell names in many ways: with '\', a leading '/' or './'.
+func partName(folder, name string) string {
+	if unescaped, err := url.PathUnescape(name); err == nil {
+		name = unescaped
+	}
+	name = strings.ReplaceAll(name, `\`, "/")
+	if !strings.HasPrefix(name, "/") {
+		name = folder + "/" + name
+	}
+	return strings.ToLower(strings.TrimPrefix(path.Clean("/"+name), "/"))
 }
 
-// open starts to inflate a part of at most limit bytes.
+func (c *container) has(name string) bool {
+	_, ok := c.parts[name]
+	return ok
+}
+
+// open starts to inflate a part of at most limit bytes. What the directory says about the size of a part
+// is binding: archive/zip fails when the part inflates to more.
 func (c *container) open(name string, limit uint64) (*part, error) {
 	file := c.parts[name]
 	if file == nil {
 		return nil, broken()
 	}
-	if file.UncompressedSize64 > limit {
+	if file.Flags&1 != 0 { // bit 0 of a zip entry: encrypted
+		return nil, encrypted()
+	}
+	size, packed := file.UncompressedSize64, min(file.CompressedSize64, uint64(c.file.size))
+	if size > limit || size > ratioFloor && size/maxRatio > packed {
 		return nil, tooLargeUncompressed()
 	}
 	stream, err := file.Open()
 	if err != nil {
-		return nil, err
+		return nil, unexpectedEnd(err) // io.EOF must not pass for the end of the rows
 	}
-	return newPart(stream), nil
+	return newPart(c.file, stream)
 }
 
-// relations reads the .rels part of the part named; targets are resolved against its folder.
+// relations reads the .rels part of the part with this name.
 func (c *container) relations(ctx context.Context, name string) ([]relation, error) {
 	folder, base := path.Split(name)
 	part, err := c.open(folder+"_rels/"+base+".rels", maxIndexBytes)
@@ -102,27 +115,34 @@ func (c *container) relations(ctx context.Context, name string) ([]relation, err
 	defer part.close()
 	var all []relation
 	for {
-		token, err := part.next(ctx)
+		kind, err := part.next(ctx)
 		if err == io.EOF {
 			return all, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		start, ok := token.(xml.StartElement)
-		if !ok || start.Name.Local != "Relationship" {
+		if kind != startTag || !part.is("Relationship") || bytes.EqualFold(part.attribute("TargetMode"), []byte("External")) {
 			continue
 		}
-		target := strings.ToLower(attribute(start, "Target"))
-		if !strings.HasPrefix(target, "/") {
-			target = "/" + folder + target
+		if len(all) == maxRelations {
+			return nil, tooManyParts()
+		}
+		raw := string(part.attribute("Target"))
+		target := partName(folder, raw)
+		if other := partName("", raw); !c.has(target) && c.has(other) { // some writers always start at the root
+			target = other
 		}
 		all = append(all, relation{
-			id:     attribute(start, "Id"),
-			kind:   path.Base(attribute(start, "Type")),
-			target: strings.TrimPrefix(path.Clean(target), "/"),
+			id:     string(part.attribute("Id")),
+			kind:   path.Base(string(part.attribute("Type"))),
+			target: target,
 		})
 	}
+}
+
+func tooManyParts() *Error {
+	return &Error{Code: TooManyParts, Message: "the workbook has too many parts; save it again and retry"}
 }
 
 func tooLargeUncompressed() *Error {

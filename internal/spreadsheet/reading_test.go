@@ -64,13 +64,13 @@ func readFrom(t testing.TB, file io.ReaderAt, size int64) result {
 
 func plausible(row spreadsheet.Row, width int) bool {
 	for _, cell := range row.Cells {
-		if len(cell.Text) > spreadsheet.MaxCellBytes || !utf8.ValidString(cell.Text) ||
+		if utf8.RuneCountInString(cell.Text) > spreadsheet.MaxCellRunes || !utf8.ValidString(cell.Text) ||
 			(cell.Kind == spreadsheet.Empty) != (cell.Text == "") {
 			return false
 		}
 	}
 	if row.Err != nil {
-		return row.Err.Row == row.Number && len(row.Cells) <= spreadsheet.MaxColumns
+		return row.Err.Row == row.Number && row.Err.Code != "" && len(row.Cells) <= spreadsheet.MaxColumns
 	}
 	return len(row.Cells) == width
 }

@@ -5,16 +5,23 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 const (
-	// directoryBudget is what may be read while a library parses the directory of a container. Both
-	// libraries build an entry in memory for each record they find, and mscfb a path for each,
-	// without a limit: 10 MB of records would take gigabytes. An honest workbook has a directory of
-	// 1 to 10 KiB; 64 KiB of it are where zip looks for the end of the archive.
-	directoryBudget = 192 << 10
+	// zipDirectoryBudget and oleDirectoryBudget limit what may be read while a library parses the
+	// directory of a container. Both libraries build an entry in memory for each record, and mscfb a
+	// path for each: 10 MB of records would take gigabytes. A workbook with 10,000 parts has a zip
+	// directory of 1 MB; an XLS file has a directory of 1 to 10 KiB.
+	zipDirectoryBudget = 1 << 20
+	oleDirectoryBudget = 192 << 10
 
 	unlimited = -1
+
+	// maxReading limits the time that one file may take, without the time that the caller takes between
+	// two rows. The slowest file that the other limits allow takes about 2 s on one core; a server with
+	// many uploads gives each a part of one.
+	maxReading = time.Minute
 )
 
 var (
@@ -24,13 +31,30 @@ var (
 	errBudget = errors.New("directory is too large")
 )
 
-// source is the file below a reader. It remembers an error of the disk, which parsers would
-// report as a fault of the content, and can limit how much is read.
+// source is the file below a reader. It remembers an error of the disk, which parsers would report as
+// an error of the content, and limits how much is read and how long reading takes.
 type source struct {
 	r      io.ReaderAt
 	size   int64
 	budget int // bytes that may still be read, or unlimited
 	err    error
+	begun  time.Time     // of the current call of Open or Next
+	spent  time.Duration // by the calls before
+}
+
+func (s *source) begin() { s.begun = time.Now() }
+
+func (s *source) end() { s.spent += time.Since(s.begun) }
+
+// check returns an error if the caller has given up, or if the file takes too long to read.
+func (s *source) check(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.spent+time.Since(s.begun) > maxReading {
+		return &Error{Code: TooSlow, Message: "the file takes too long to read; save it again, or split it"}
+	}
+	return nil
 }
 
 // ReadAt implements io.ReaderAt.
@@ -68,7 +92,7 @@ func open(ctx context.Context, file *source) (Format, rows, error) {
 		rows, err := openXLS(ctx, file)
 		return XLS, rows, err
 	default:
-		rows, err := openCSV(file)
+		rows, err := openCSV(ctx, file)
 		return CSV, rows, err
 	}
 }

@@ -1,9 +1,9 @@
 // Package spreadsheet turns an uploaded table into rows: CSV, XLSX (Office Open XML) and the legacy
 // XLS (BIFF8 in an OLE2 container). The content decides which one it is, never the file's name.
 //
-// It is written for hostile input. Rows are streamed; every size that a file declares is checked
-// against what the file can really hold; memory is bounded by the constants below and not by the
-// file. A fault of the file is an *Error, which quotes nothing of the content.
+// It is written for hostile input. Rows are streamed; every size that a file declares is checked against
+// what the file can really hold; the constants of this package limit memory and time. If a file cannot be
+// read, the error is an *Error, which quotes nothing of the content. No row is lost without an error.
 //
 // Values are handed over as they are stored: a date is the number of its serial day, a formula is
 // its last result, and numbers become phones, or not, in the caller.
@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -22,8 +23,12 @@ const (
 	MaxRows = 100_000
 	// MaxColumns is ten times what an import needs, and keeps a row small.
 	MaxColumns = 64
-	// MaxCellBytes is far above the longest identifier or list of groups, in UTF-8.
-	MaxCellBytes = 4 << 10
+	// MaxCellRunes is the number of characters that a cell may have: the longest valid value. A longer
+	// text is dropped when it is read.
+	MaxCellRunes = 255
+	// maxText limits the text of all cells of a file, in bytes of UTF-8. A shared string counts once for
+	// each cell that has it.
+	maxText = 32 << 20
 
 	// maxGridRows is the height of the largest sheet that Excel can write. Blank rows count.
 	maxGridRows = 1 << 20
@@ -39,7 +44,7 @@ const (
 	XLS  Format = "xls"
 )
 
-// CellKind says how a value is stored in its cell. In a CSV file every value is text.
+// CellKind is how a value is stored in its cell. In a CSV file every value is text.
 type CellKind uint8
 
 // The kinds of cells. Empty is the zero value.
@@ -48,7 +53,9 @@ const (
 	Text
 	Number
 	Bool
-	Fault // an error value such as #N/A
+	ErrorValue // such as #N/A
+
+	dropped // a text that is too long; Row.set makes an error of it
 )
 
 // Cell is one value. Text is never trimmed. Of a Number it is the exact integer if the value is one
@@ -64,8 +71,8 @@ type Cell struct {
 type Row struct {
 	Number int // as a spreadsheet program shows it, from 1
 	Cells  []Cell
-	// Err says that this row cannot be used as it stands; the rows after it are still read. Cells
-	// holds what could be read. A CSV row that is too short, and any row with a value outside the
+	// Err tells why this row cannot be used; the rows after it are still read. Cells holds what could be
+	// read. A CSV row that is too short, and any row with a value outside the
 	// header, have RaggedRow.
 	Err *Error
 }
@@ -81,17 +88,26 @@ func (r *Row) set(column int, cell Cell) {
 	for len(r.Cells) <= column {
 		r.Cells = append(r.Cells, Cell{})
 	}
-	if len(cell.Text) > MaxCellBytes {
-		r.reject(CellTooLong, fmt.Sprintf("a cell may hold at most %d bytes of text", MaxCellBytes), column+1)
+	if cell.Kind == dropped || len(cell.Text) > MaxCellRunes && utf8.RuneCountInString(cell.Text) > MaxCellRunes {
+		r.reject(CellTooLong, fmt.Sprintf("a cell may have at most %d characters", MaxCellRunes), column+1)
 		cell = Cell{}
 	}
-	r.Cells[column] = cell
+	switch before := r.Cells[column]; {
+	case before.Kind == Empty:
+		r.Cells[column] = cell
+	case cell.Kind != Empty && cell != before:
+		r.reject(DuplicateCell, "the file has two values for one cell", column+1)
+	}
 }
 
-// reject keeps the first fault of the row.
+// reject keeps the first error of the row.
 func (r *Row) reject(code Code, message string, column int) {
+	r.rejectWith(&Error{Code: code, Message: message, Row: r.Number, Column: column})
+}
+
+func (r *Row) rejectWith(err *Error) {
 	if r.Err == nil {
-		r.Err = &Error{Code: code, Message: message, Row: r.Number, Column: column}
+		r.Err = err
 	}
 }
 
@@ -105,7 +121,7 @@ func (r *Row) blank() bool {
 }
 
 // rows is one of the three formats. next fills row, which is empty, and returns io.EOF at the end;
-// blank rows may be among them. It looks at ctx at least once in a few thousand steps.
+// blank rows may be among them. It calls source.check at least once in a few thousand steps.
 type rows interface {
 	next(ctx context.Context, row *Row) error
 	close()
@@ -120,15 +136,18 @@ type Reader struct {
 	row    Row
 	read   int // rows returned
 	passed int // rows seen, the blank ones among them
+	text   int // bytes of text seen
 	err    error
 }
 
 // Open looks at the content of r, a whole file of size bytes, and reads up to the header: the first
-// row that is not blank. It fails with *Error if the file is at fault, with ctx.Err() if ctx is done,
+// row that is not blank. It fails with *Error if the file cannot be read, with ctx.Err() if ctx is done,
 // and otherwise with the error of r. r must stay readable until Close.
 func Open(ctx context.Context, r io.ReaderAt, size int64) (*Reader, error) {
 	file := &source{r: r, size: size, budget: unlimited}
 	reader := &Reader{file: file}
+	file.begin()
+	defer file.end()
 	var err error
 	if reader.format, reader.rows, err = open(ctx, file); err != nil {
 		return nil, reader.explain(err)
@@ -148,12 +167,14 @@ func (r *Reader) Format() Format { return r.format }
 func (r *Reader) Header() []string { return r.header }
 
 // Next returns the next row that is not blank, and io.EOF after the last. The row's Cells are valid
-// until the next call. Other errors are those of Open; they are final. A damaged file may fail after
+// until the next call. Other errors are those of Open; they are final. A damaged CSV file may fail after
 // any number of good rows, so nothing should be applied before io.EOF.
 func (r *Reader) Next(ctx context.Context) (Row, error) {
 	if r.err != nil {
 		return Row{}, r.err
 	}
+	r.file.begin()
+	defer r.file.end()
 	if err := r.advance(ctx); err != nil {
 		r.err = io.EOF
 		if err != io.EOF {
@@ -201,7 +222,7 @@ func (r *Reader) readHeader(ctx context.Context) error {
 // advance moves to the next row that is not blank.
 func (r *Reader) advance(ctx context.Context) error {
 	for {
-		if err := ctx.Err(); err != nil {
+		if err := r.file.check(ctx); err != nil {
 			return err
 		}
 		r.row = Row{Cells: r.row.Cells[:0]}
@@ -210,6 +231,12 @@ func (r *Reader) advance(ctx context.Context) error {
 		}
 		if r.passed++; r.passed > maxGridRows {
 			return &Error{Code: TooManyRows, Message: "the sheet has too many blank rows", Row: r.row.Number}
+		}
+		for _, cell := range r.row.Cells {
+			r.text += len(cell.Text)
+		}
+		if r.text > maxText {
+			return at(tooMuchText(), r.row.Number, 0)
 		}
 		if !r.row.blank() {
 			return nil
@@ -239,21 +266,17 @@ func (r *Reader) align() {
 	}
 }
 
-// explain tells a fault of the file from a fault of the disk below it and from a job that was
-// stopped. What a parser has to say is dropped: such texts quote the content.
+// explain distinguishes an error of the file from an error of the disk below it and from a caller that
+// gave up. The texts of parsers are dropped: they quote the content.
 func (r *Reader) explain(err error) error {
 	if r.file.err != nil {
 		return fmt.Errorf("read the spreadsheet: %w", r.file.err)
 	}
-	if fault, ok := errors.AsType[*Error](err); ok {
-		return fault
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return broken()
 }
-
-// truncateCell shortens a text that is too long for a cell, so that it costs no memory while it
-// waits for the cell that refers to it, and is still too long for set.
-func truncateCell(text []byte) []byte { return text[:min(len(text), MaxCellBytes+1)] }

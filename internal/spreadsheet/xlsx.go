@@ -1,122 +1,191 @@
 package spreadsheet
 
 import (
+	"bytes"
 	"context"
-	"encoding/xml"
 	"io"
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
-// xlsxRows streams the first visible worksheet of an Office Open XML workbook (ECMA-376).
+// xlsxRows streams the first visible worksheet of an Office Open XML workbook (ECMA-376, both the
+// transitional and the strict namespaces).
 type xlsxRows struct {
-	sheet  *part
-	shared texts
-	row    int // number of the last row
-	text   []byte
-	done   bool
+	c           *container
+	worksheet   string // names of parts
+	sharedTable string // "" if there is none
+	sheet       *part
+	shared      texts
+	survey      bool // no values are made; shared.need is called instead
+	row         int  // number of the last row
+	inData      bool // within sheetData
+	value       scratch
+	inline      scratch
 }
 
+// openXLSX reads the worksheet twice. The first pass finds damage before a row is returned, which shared
+// strings are needed, and whether the rows are in order.
 func openXLSX(ctx context.Context, file *source) (rows, error) {
 	c, err := openContainer(file)
 	if err != nil {
 		return nil, err
 	}
-	if c.parts["_rels/.rels"] == nil {
-		return nil, unknownFormat("the file is an archive and not a workbook")
+	workbook, err := c.workbook(ctx)
+	if err != nil {
+		return nil, err
+	}
+	related, err := c.relations(ctx, workbook)
+	if err != nil {
+		return nil, err
+	}
+	x := &xlsxRows{c: c, survey: true, shared: texts{last: -1}}
+	if x.worksheet, err = c.firstVisible(ctx, workbook, related); err != nil {
+		return nil, err
+	}
+	x.sharedTable = find(related, func(r relation) bool { return r.kind == "sharedStrings" }).target
+	return surveyed(ctx, file, x)
+}
+
+// workbook returns the name of the part that lists the sheets.
+func (c *container) workbook(ctx context.Context) (string, error) {
+	const usual = "xl/workbook.xml"
+	if !c.has("_rels/.rels") {
+		if c.has(usual) {
+			return usual, nil
+		}
+		return "", unknownFormat("the file is an archive and not a workbook")
 	}
 	root, err := c.relations(ctx, "")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	workbook := find(root, func(r relation) bool { return r.kind == "officeDocument" })
-	if !strings.HasSuffix(workbook.target, ".xml") || c.parts[workbook.target] == nil {
-		return nil, unknownFormat("the file is not a workbook of the XLSX kind")
+	name := find(root, func(r relation) bool { return r.kind == "officeDocument" }).target
+	if strings.HasSuffix(name, ".bin") || !c.has(name) {
+		return "", unknownFormat("the file is not a workbook of the XLSX kind")
 	}
-	related, err := c.relations(ctx, workbook.target)
-	if err != nil {
-		return nil, err
-	}
-	sheet, err := c.firstVisible(ctx, workbook.target, related)
-	if err != nil {
-		return nil, err
-	}
-	x := &xlsxRows{}
-	if shared := find(related, func(r relation) bool { return r.kind == "sharedStrings" }); shared.target != "" {
-		if err := x.readShared(ctx, c, shared.target); err != nil {
-			return nil, err
+	return name, nil
+}
+
+// begin starts the second pass.
+func (x *xlsxRows) begin(ctx context.Context) error {
+	x.survey = false
+	if x.shared.last >= 0 {
+		if err := x.readShared(ctx); err != nil {
+			return err
 		}
 	}
-	if x.sheet, err = c.open(sheet, maxSheetBytes); err != nil {
-		return nil, err
-	}
-	return x, nil
+	x.shared.freeze()
+	x.sheet.close()
+	x.sheet, x.row, x.inData = nil, 0, false
+	return nil
 }
 
 // next returns the cells of the next row element.
 func (x *xlsxRows) next(ctx context.Context, row *Row) error {
-	for !x.done {
-		token, err := x.sheet.next(ctx)
-		if err == io.EOF {
-			return broken() // sheetData was not seen to end
-		}
-		if err != nil {
+	if x.sheet == nil {
+		if err := x.openSheet(ctx); err != nil {
 			return err
 		}
-		switch t := token.(type) {
-		case xml.StartElement:
-			switch t.Name.Local {
-			case "row":
-				return x.readRow(ctx, t, row)
-			case "dialogsheet", "chartsheet":
-				return &Error{Code: NoSheet, Message: "the first visible sheet has no cells"}
+	}
+	for x.inData {
+		kind, err := x.sheet.next(ctx)
+		if err != nil {
+			return unexpectedEnd(err)
+		}
+		switch {
+		case kind == endTag:
+			x.inData = false
+		case kind == startTag && x.sheet.is("row"):
+			return x.readRow(ctx, row)
+		case kind == startTag:
+			if err := x.skip(ctx); err != nil {
+				return err
 			}
-		case xml.EndElement:
-			x.done = t.Name.Local == "sheetData"
 		}
 	}
-	if err := x.sheet.drain(ctx); err != nil {
-		return err
+	for { // the rest of the worksheet
+		kind, err := x.sheet.next(ctx)
+		if err != nil {
+			return err // io.EOF among others
+		}
+		if kind == startTag && x.sheet.is("sheetData") {
+			return broken()
+		}
 	}
-	return io.EOF
 }
 
-func (x *xlsxRows) close() { x.sheet.close() }
+// openSheet moves into the sheetData element of the worksheet.
+func (x *xlsxRows) openSheet(ctx context.Context) (err error) {
+	if x.sheet, err = x.c.open(x.worksheet, maxSheetBytes); err != nil {
+		return err
+	}
+	for {
+		kind, err := x.sheet.next(ctx)
+		if err != nil {
+			return unexpectedEnd(err)
+		}
+		if kind != startTag {
+			continue
+		}
+		switch {
+		case x.sheet.depth() == 1 && !x.sheet.is("worksheet"):
+			return &Error{Code: NoSheet, Message: "the first visible sheet has no cells"}
+		case x.sheet.depth() == 2 && x.sheet.is("sheetData"):
+			x.inData = true
+			return nil
+		case x.sheet.is("AlternateContent"):
+			return broken()
+		}
+	}
+}
 
-func (x *xlsxRows) readRow(ctx context.Context, start xml.StartElement, row *Row) error {
-	number := x.row + 1
-	if r := attribute(start, "r"); r != "" {
-		n, err := strconv.Atoi(r)
-		if err != nil || n < number || n > maxGridRows {
+func (x *xlsxRows) close() {
+	if x.sheet != nil {
+		x.sheet.close()
+	}
+}
+
+// readRow reads to the end of a row element whose start tag was just read.
+func (x *xlsxRows) readRow(ctx context.Context, row *Row) error {
+	number := 0
+	if r := x.sheet.attribute("r"); r != nil {
+		n, err := strconv.Atoi(string(bytes.TrimSpace(r)))
+		if err != nil || n < 1 {
 			return broken()
 		}
 		number = n
 	}
-	x.row, row.Number = number, number
 	for column := 0; ; {
-		token, err := x.sheet.next(ctx)
+		kind, err := x.sheet.next(ctx)
 		if err != nil {
 			return unexpectedEnd(err)
 		}
-		switch t := token.(type) {
-		case xml.EndElement:
-			return nil
-		case xml.StartElement:
-			if t.Name.Local != "c" {
-				if err := x.skip(ctx); err != nil {
-					return err
-				}
-				continue
-			}
-			if ref := attribute(t, "r"); ref != "" {
-				if column, err = columnOf(ref); err != nil {
-					return err
-				}
-			}
-			cell, err := x.readCell(ctx, attribute(t, "t"))
-			if err != nil {
+		switch {
+		case kind == endTag:
+			return x.number(row, number)
+		case kind == charData:
+		case !x.sheet.is("c"):
+			if err := x.skip(ctx); err != nil {
 				return err
+			}
+		default:
+			if ref := x.sheet.attribute("r"); ref != nil {
+				var line int
+				if column, line, err = place(ref); err != nil {
+					return err
+				}
+				if number == 0 {
+					number = line
+				}
+			}
+			if err := x.number(row, number); err != nil {
+				return err
+			}
+			cell, err := x.readCell(ctx)
+			if err != nil {
+				return at(err, row.Number, column+1)
 			}
 			row.set(column, cell)
 			column++
@@ -124,85 +193,182 @@ func (x *xlsxRows) readRow(ctx context.Context, start xml.StartElement, row *Row
 	}
 }
 
-// readCell reads to the end of a c element whose start was just read.
-func (x *xlsxRows) readCell(ctx context.Context, kind string) (Cell, error) {
-	x.text = x.text[:0]
-	for depth := len(x.sheet.open); len(x.sheet.open) >= depth; {
+// number gives the row its number, which is that of the previous row plus 1 if the file has none.
+func (x *xlsxRows) number(row *Row, number int) error {
+	if row.Number != 0 {
+		return nil
+	}
+	if number == 0 {
+		number = x.row + 1
+	}
+	if number > maxGridRows {
+		return &Error{Code: TooManyRows, Message: "the sheet has too many rows; split it"}
+	}
+	x.row, row.Number = number, number
+	return nil
+}
+
+// readCell reads to the end of a c element whose start tag was just read.
+func (x *xlsxRows) readCell(ctx context.Context) (Cell, error) {
+	kind := kindOfCell(x.sheet.attribute("t"))
+	x.value.reset()
+	x.inline.reset()
+	var hasValue, hasInline bool
+	for depth := x.sheet.depth(); x.sheet.depth() >= depth; {
 		token, err := x.sheet.next(ctx)
 		if err != nil {
 			return Cell{}, unexpectedEnd(err)
 		}
-		if start, ok := token.(xml.StartElement); ok {
-			switch start.Name.Local {
-			case "v", "is":
-				if x.text, err = readText(ctx, x.sheet, x.text); err != nil {
-					return Cell{}, err
-				}
-			default:
-				if err := x.skip(ctx); err != nil {
-					return Cell{}, err
-				}
-			}
+		if token != startTag {
+			continue
+		}
+		switch {
+		case x.sheet.is("v") && !hasValue:
+			hasValue = true
+			err = readText(ctx, x.sheet, &x.value)
+		case x.sheet.is("is") && !hasInline:
+			hasInline = true
+			err = readRich(ctx, x.sheet, &x.inline)
+		default:
+			err = x.skip(ctx)
+		}
+		if err != nil {
+			return Cell{}, err
 		}
 	}
-	return x.cell(kind, string(x.text))
+	if hasInline && (kind == cellInline || len(x.value.bytes) == 0 && !x.value.long) {
+		return x.text(&x.inline)
+	}
+	return x.cell(kind)
 }
 
-func (x *xlsxRows) cell(kind, text string) (Cell, error) {
-	if text == "" {
-		return Cell{}, nil
-	}
-	switch kind {
+// cellType is the t attribute of a c element.
+type cellType uint8
+
+const (
+	cellText   cellType = iota // str, the ISO dates of d, and what is not known
+	cellNumber                 // n, the default
+	cellShared                 // s
+	cellBool                   // b
+	cellError                  // e
+	cellInline                 // inlineStr
+)
+
+func kindOfCell(t []byte) cellType {
+	switch string(t) {
+	case "", "n":
+		return cellNumber
 	case "s":
-		index, err := strconv.Atoi(strings.TrimSpace(text))
-		if err != nil || index < 0 || index >= x.shared.count() {
+		return cellShared
+	case "b":
+		return cellBool
+	case "e":
+		return cellError
+	case "inlineStr":
+		return cellInline
+	}
+	return cellText
+}
+
+// cell makes a cell of the value that was read.
+func (x *xlsxRows) cell(kind cellType) (Cell, error) {
+	trimmed := bytes.TrimSpace(x.value.bytes)
+	switch {
+	case kind == cellText, kind == cellInline, x.value.long:
+		return x.text(&x.value)
+	case len(trimmed) == 0:
+		return Cell{}, nil
+	case kind == cellShared:
+		index, err := strconv.Atoi(string(trimmed))
+		if err != nil {
 			return Cell{}, broken()
 		}
-		return textCell(x.shared.at(index)), nil
-	case "b":
-		return boolCell(strings.TrimSpace(text) == "1"), nil
-	case "e":
-		return Cell{Text: text, Kind: Fault}, nil
-	case "", "n":
-		return numberCell(strings.TrimSpace(text)), nil
-	}
-	return textCell(unescape(text)), nil // str, inlineStr and the ISO dates of d
-}
-
-// skip reads to the end of the element whose start was just read.
-func (x *xlsxRows) skip(ctx context.Context) error {
-	for depth := len(x.sheet.open); len(x.sheet.open) >= depth; {
-		if _, err := x.sheet.next(ctx); err != nil {
-			return unexpectedEnd(err)
+		if x.survey {
+			return Cell{}, x.shared.need(index)
 		}
+		cell, ok := x.shared.at(index)
+		if !ok {
+			return Cell{}, broken()
+		}
+		return cell, nil
+	case x.survey:
+		return Cell{}, nil
+	case !utf8.Valid(trimmed):
+		return Cell{}, broken()
+	case kind == cellBool:
+		return boolCell(string(trimmed) == "1" || bytes.EqualFold(trimmed, []byte("true"))), nil
+	case kind == cellError:
+		return Cell{Text: string(trimmed), Kind: ErrorValue}, nil
 	}
-	return nil
+	return numberCell(trimmed), nil
 }
 
-func (x *xlsxRows) readShared(ctx context.Context, c *container, name string) error {
-	part, err := c.open(name, maxSharedBytes)
+// text makes a cell of a text that is not shared.
+func (x *xlsxRows) text(text *scratch) (Cell, error) {
+	if !utf8.Valid(text.bytes) {
+		return Cell{}, broken()
+	}
+	if x.survey {
+		return Cell{}, nil
+	}
+	unescape(text)
+	return text.cell(), nil
+}
+
+// skip reads to the end of the element whose start tag was just read. Alternatives of what a newer
+// program wrote could hold cells, so they are refused.
+func (x *xlsxRows) skip(ctx context.Context) error {
+	if x.sheet.is("AlternateContent") {
+		return broken()
+	}
+	return x.sheet.skip(ctx)
+}
+
+// readShared keeps the shared strings that the worksheet refers to.
+func (x *xlsxRows) readShared(ctx context.Context) error {
+	part, err := x.c.open(x.sharedTable, maxSharedBytes)
 	if err != nil {
 		return err
 	}
 	defer part.close()
-	for {
-		token, err := part.next(ctx)
-		if err == io.EOF {
-			return nil
+	for !x.shared.complete() {
+		kind, err := part.next(ctx)
+		if err != nil {
+			return unexpectedEnd(err) // the sheet refers to a string that is not there
+		}
+		if kind != startTag || part.depth() == 1 {
+			continue
+		}
+		if !part.is("si") {
+			if part.is("AlternateContent") {
+				return broken()
+			}
+			if err := part.skip(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		x.value.reset()
+		if !x.shared.wanted() {
+			err = part.skip(ctx)
+		} else {
+			if err = readRich(ctx, part, &x.value); err == nil && !utf8.Valid(x.value.bytes) {
+				err = broken()
+			}
+			unescape(&x.value)
 		}
 		if err != nil {
 			return err
 		}
-		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "si" {
-			if x.text, err = readText(ctx, part, x.text[:0]); err != nil {
-				return err
-			}
-			x.shared.add([]byte(unescape(string(x.text))))
+		if err := x.shared.add(&x.value); err != nil {
+			return err
 		}
 	}
+	return part.drain(ctx)
 }
 
-// firstVisible returns the part of the first sheet that a user sees.
+// firstVisible returns the part of the first worksheet that a user sees. Sheets of other kinds, such as
+// charts, are passed over.
 func (c *container) firstVisible(ctx context.Context, workbook string, related []relation) (string, error) {
 	part, err := c.open(workbook, maxIndexBytes)
 	if err != nil {
@@ -210,25 +376,34 @@ func (c *container) firstVisible(ctx context.Context, workbook string, related [
 	}
 	defer part.close()
 	for {
-		token, err := part.next(ctx)
+		kind, err := part.next(ctx)
 		if err == io.EOF {
 			return "", noSheet()
 		}
 		if err != nil {
 			return "", err
 		}
-		start, ok := token.(xml.StartElement)
-		if !ok || start.Name.Local != "sheet" || strings.HasSuffix(strings.ToLower(attribute(start, "state")), "hidden") {
+		if kind != startTag {
 			continue
 		}
-		for _, a := range start.Attr {
-			if a.Name.Local != "id" || a.Name.Space == "" {
-				continue
+		if part.depth() == 1 && !part.is("workbook") {
+			return "", unknownFormat("the file is not a workbook of the XLSX kind")
+		}
+		if !part.is("sheet") || bytes.HasSuffix(bytes.ToLower(part.attribute("state")), []byte("hidden")) {
+			continue
+		}
+		id := ""
+		for _, a := range part.attributes {
+			if bytes.HasSuffix(a.name, []byte(":id")) {
+				id = string(a.value)
 			}
-			sheet := find(related, func(r relation) bool { return r.id == a.Value && r.kind == "worksheet" })
-			if sheet.target != "" {
-				return sheet.target, nil
-			}
+		}
+		sheet := find(related, func(r relation) bool { return r.id == id })
+		switch sheet.kind {
+		case "worksheet":
+			return sheet.target, nil
+		case "":
+			return "", broken()
 		}
 	}
 }
@@ -242,68 +417,108 @@ func find(all []relation, wanted func(relation) bool) relation {
 	return relation{}
 }
 
-// readText appends the text inside the element whose start was just read. Phonetic hints (rPh) are
-// not part of it, and what is too long for a cell is cut.
-func readText(ctx context.Context, p *part, text []byte) ([]byte, error) {
-	hint := 0 // depth of the rPh element we are in
-	for depth := len(p.open); len(p.open) >= depth; {
-		token, err := p.next(ctx)
+// readRich appends the text of an is or si element whose start tag was just read: its t elements and those
+// of its runs. Phonetic hints (rPh) are not part of it.
+func readRich(ctx context.Context, p *part, text *scratch) error {
+	for depth := p.depth(); p.depth() >= depth; {
+		kind, err := p.next(ctx)
 		if err != nil {
-			return nil, unexpectedEnd(err)
+			return unexpectedEnd(err)
 		}
-		switch t := token.(type) {
-		case xml.StartElement:
-			if hint == 0 && t.Name.Local == "rPh" {
-				hint = len(p.open)
-			}
-		case xml.EndElement:
-			if len(p.open) < hint {
-				hint = 0
-			}
-		case xml.CharData:
-			if hint == 0 {
-				text = truncateCell(append(text, t...))
-			}
+		if kind != startTag || p.is("r") {
+			continue
+		}
+		switch {
+		case p.is("t"):
+			err = readText(ctx, p, text)
+		case p.is("AlternateContent"):
+			err = broken()
+		default:
+			err = p.skip(ctx)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return text, nil
+	return nil
 }
 
-// columnOf returns the column of a reference such as AB12, from 0.
-func columnOf(ref string) (int, error) {
+// readText appends the text directly inside the element whose start tag was just read. White space around
+// the text is layout, as Excel reads it, unless the element has xml:space="preserve".
+func readText(ctx context.Context, p *part, text *scratch) error {
+	const space = " \t\r\n"
+	preserve := string(p.attribute("xml:space")) == "preserve"
+	from := len(text.bytes)
+	for depth := p.depth(); p.depth() >= depth; {
+		kind, err := p.next(ctx)
+		if err != nil {
+			return unexpectedEnd(err)
+		}
+		switch {
+		case kind == startTag:
+			err = p.skip(ctx)
+		case kind == charData && !text.long:
+			if text.bytes, err = p.appendText(text.bytes); err != nil {
+				return err
+			}
+			if !preserve {
+				text.bytes = append(text.bytes[:from], bytes.TrimLeft(text.bytes[from:], space)...)
+			}
+			text.limit()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !preserve && !text.long {
+		text.bytes = text.bytes[:from+len(bytes.TrimRight(text.bytes[from:], space))]
+	}
+	return nil
+}
+
+// place returns the column of a reference such as AB12, from 0, and its row, 0 if it has none.
+func place(ref []byte) (column, row int, err error) {
 	const lastColumn = 1 << 14 // XFD
-	column := 0
-	for i := 0; i < len(ref) && ref[i] >= 'A' && ref[i] <= 'Z' && column <= lastColumn; i++ {
-		column = column*26 + int(ref[i]-'A') + 1
+	i := 0
+	for ; i < len(ref) && column <= lastColumn; i++ {
+		c := ref[i] | 0x20
+		if ref[i] == '$' {
+			continue
+		}
+		if c < 'a' || c > 'z' {
+			break
+		}
+		column = column*26 + int(c-'a') + 1
 	}
 	if column == 0 || column > lastColumn {
-		return 0, broken()
+		return 0, 0, broken()
 	}
-	return column - 1, nil
+	for _, c := range ref[i:] {
+		switch {
+		case c == '$' || c == ' ':
+		case c < '0' || c > '9' || row > maxGridRows:
+			return 0, 0, broken()
+		default:
+			row = row*10 + int(c-'0')
+		}
+	}
+	return column - 1, row, nil
 }
 
 // escapes are how a worksheet writes characters that XML 1.0 cannot hold: _x000D_.
 var escapes = regexp.MustCompile(`_x[0-9A-Fa-f]{4}_`)
 
-func unescape(text string) string {
-	// A text that was cut stays too long: without its escapes it might pass for a whole one.
-	if len(text) > MaxCellBytes || !strings.Contains(text, "_x") {
-		return text
+func unescape(text *scratch) {
+	if !bytes.Contains(text.bytes, []byte("_x")) {
+		return
 	}
-	return escapes.ReplaceAllStringFunc(text, func(s string) string {
-		code, err := strconv.ParseUint(s[2:6], 16, 16)
+	text.bytes = escapes.ReplaceAllFunc(text.bytes, func(s []byte) []byte {
+		code, err := strconv.ParseUint(string(s[2:6]), 16, 16)
 		if err != nil {
 			return s
 		}
-		return string(rune(code))
+		return utf8.AppendRune(nil, rune(code))
 	})
-}
-
-func unexpectedEnd(err error) error {
-	if err == io.EOF {
-		return broken()
-	}
-	return err
 }
 
 func noSheet() *Error {
