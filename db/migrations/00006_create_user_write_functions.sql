@@ -220,7 +220,7 @@ CREATE FUNCTION accounts.update_user_v1(
     p_user_id uuid,
     p_profile_patch jsonb,
     p_is_active boolean,
-    p_expected_version bigint
+    p_expected_versions bigint[]
 )
 RETURNS SETOF accounts.user_write_v1
 LANGUAGE plpgsql
@@ -235,12 +235,7 @@ DECLARE
     v_touched text[] := '{}';
     v_outbox_id bigint;
 BEGIN
-    IF v_user.version <> p_expected_version THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'UA003',
-            MESSAGE = 'the user has another version',
-            DETAIL = jsonb_build_object('version', v_user.version)::text;
-    END IF;
+    PERFORM accounts.require_version_v1(v_user.version, p_expected_versions);
 
     v_is_active := coalesce(p_is_active, v_user.is_active);
     v_profile := CASE WHEN p_profile_patch IS NULL THEN v_user.profile
@@ -269,17 +264,18 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint) IS
+COMMENT ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint[]) IS
     'Applies a merge patch (RFC 7396) to the profile and sets is_active; NULL leaves either as it '
-    'is. With p_expected_version not NULL only that version is changed. A patch that changes '
-    'nothing raises no version and touches nothing. UA001 no such user, UA003 another version '
-    '(DETAIL has the current one), CHECKs for the profile. Locks the user. May be repeated unless '
-    'a version is expected.';
-GRANT EXECUTE ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint) TO accounts_write;
+    'is. With p_expected_versions not NULL the user must have one of these versions. A patch that '
+    'changes nothing raises no version and touches nothing. UA001 no such user, UA003 another '
+    'version (DETAIL has the current one), CHECKs for the profile. Locks the user. May be repeated '
+    'unless a version is expected.';
+GRANT EXECUTE ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint[])
+    TO accounts_write;
 
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
-DROP FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint);
+DROP FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint[]);
 DROP FUNCTION accounts.create_user_v1(boolean, jsonb, text[], text[], text[], text[]);
 DROP FUNCTION accounts.raise_user_version_v1(uuid);
 DROP FUNCTION accounts.lock_user_v1(uuid);

@@ -64,7 +64,7 @@ func (w *response) from(origin accounts.Origin) {
 // answer sends a ready document, or 304 if the client has it.
 func (w *response) answer(status int, a accounts.Answer) {
 	w.from(a.Origin)
-	w.Header().Set("Etag", a.ETag)
+	w.setTag(a.Tag)
 	if a.NotModified {
 		w.WriteHeader(http.StatusNotModified)
 		return

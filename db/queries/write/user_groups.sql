@@ -2,4 +2,8 @@
 SELECT * FROM accounts.create_user_group_v1(p_name => @name);
 
 -- name: UpdateUserGroupV1 :one
-SELECT * FROM accounts.update_user_group_v1(p_group_id => @group_id, p_name => sqlc.narg('name'));
+SELECT * FROM accounts.update_user_group_v1(
+    p_group_id => @group_id,
+    p_name => sqlc.narg('name'),
+    p_expected_versions => sqlc.narg('expected_versions')::bigint[]
+);

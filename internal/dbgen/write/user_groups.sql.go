@@ -30,11 +30,15 @@ func (q *Queries) CreateUserGroupV1(ctx context.Context, name string) (UserGroup
 }
 
 const UpdateUserGroupV1 = `-- name: UpdateUserGroupV1 :one
-SELECT id, name, created_at, updated_at, touched, outbox_id FROM accounts.update_user_group_v1(p_group_id => $1, p_name => $2)
+SELECT id, name, created_at, updated_at, touched, outbox_id FROM accounts.update_user_group_v1(
+    p_group_id => $1,
+    p_name => $2,
+    p_expected_versions => $3::bigint[]
+)
 `
 
-func (q *Queries) UpdateUserGroupV1(ctx context.Context, groupID uuid.UUID, name *string) (UserGroupWriteV1, error) {
-	row := q.db.QueryRow(ctx, UpdateUserGroupV1, groupID, name)
+func (q *Queries) UpdateUserGroupV1(ctx context.Context, groupID uuid.UUID, name *string, expectedVersions []int64) (UserGroupWriteV1, error) {
+	row := q.db.QueryRow(ctx, UpdateUserGroupV1, groupID, name, expectedVersions)
 	var i UserGroupWriteV1
 	err := row.Scan(
 		&i.ID,
