@@ -45,7 +45,7 @@ func TestCacheOutbox(t *testing.T) {
 	require.Equal(t, read.CacheOutboxStatusV1{}, status)
 
 	g := a.createGroup("one")
-	second, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, ptr("two"))
+	second, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, ptr("two"), nil)
 	require.NoError(t, err)
 	third := a.createGroup("three")
 	execute(t, a.super, "UPDATE accounts.cache_outbox SET created_at = created_at - interval '1 minute' WHERE id <> $1", *third.OutboxID)

@@ -66,12 +66,12 @@ func TestUpdateUserGroup(t *testing.T) {
 	before := a.detail(u.ID)
 
 	for _, name := range []*string{nil, ptr("clients")} {
-		got, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, name)
+		got, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, name, nil)
 		require.NoError(t, err)
 		a.requireTouched(got.Touched, got.OutboxID)
 		require.Equal(t, g.UpdatedAt, got.UpdatedAt)
 	}
-	got, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, ptr("customers"))
+	got, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, ptr("customers"), nil)
 	require.NoError(t, err)
 	a.requireTouched(got.Touched, got.OutboxID, "d:user_groups", "g:"+g.ID.String())
 	require.True(t, got.UpdatedAt.After(g.UpdatedAt))
@@ -96,7 +96,7 @@ func TestUpdateUserGroupRefuses(t *testing.T) {
 		{g.ID, "drivers", unique, "user_groups_name_key", ""},
 		{g.ID, "a,b", check, "user_groups_name_form", ""},
 	} {
-		_, err := a.write.UpdateUserGroupV1(t.Context(), tt.id, &tt.name)
+		_, err := a.write.UpdateUserGroupV1(t.Context(), tt.id, &tt.name, nil)
 		requireState(t, err, tt.state, tt.constraint, tt.detail)
 	}
 	require.Equal(t, []string{"clients", "drivers"}, a.groups())
@@ -109,7 +109,7 @@ func TestTwoRenamesOfOneUserGroup(t *testing.T) {
 	var second write.UserGroupWriteV1
 	var firstErr, secondErr error
 	rename := func(q *write.Queries) (write.UserGroupWriteV1, error) {
-		return q.UpdateUserGroupV1(t.Context(), g.ID, ptr("customers"))
+		return q.UpdateUserGroupV1(t.Context(), g.ID, ptr("customers"), nil)
 	}
 	a.overlap(commit,
 		func(q *write.Queries) { _, firstErr = rename(q) },

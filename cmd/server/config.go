@@ -30,6 +30,10 @@ type Config struct {
 	RevocationOutage string `env:"AUTH_REVOCATION_OUTAGE" envDefault:"snapshot"`
 	// DefaultScopes are those of tokens without a scope claim, separated by spaces.
 	DefaultScopes string `env:"AUTH_DEFAULT_SCOPES"`
+	// ScopeClaim is the claim that holds the scopes; empty: scope, scopes and scp together.
+	ScopeClaim string `env:"AUTH_SCOPE_CLAIM"`
+	// ClockSkew is how long after exp a token is accepted, and how far in the future iat and nbf may be.
+	ClockSkew time.Duration `env:"AUTH_CLOCK_SKEW" envDefault:"0s"`
 
 	// HTTPAddr is the API, AdminAddr metrics and pprof.
 	HTTPAddr  string `env:"HTTP_ADDR" envDefault:":8002"`

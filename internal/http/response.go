@@ -20,7 +20,6 @@ type response struct {
 	principal auth.Principal
 	origin    accounts.Origin
 	caller    caller
-	guesses   int  // identifiers of the request that name nobody
 	compress  bool // the route's answers are worth it, and the client understands
 
 	status int // 0 until the header is written

@@ -191,7 +191,7 @@ func (a *API) getUserByIdentifier(ctx context.Context, w *response, in *input) e
 	defer unknown.settle()
 	answer, err := a.accounts.UserByIdentifier(ctx, text, in.ifNoneMatch())
 	if errcode.Of(err) == errcode.NotFound {
-		unknown.count(1)
+		unknown.counted = 1
 	}
 	if err != nil {
 		return err
