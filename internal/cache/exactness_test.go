@@ -175,7 +175,11 @@ func TestWritesKillExactlyWhatTheyChange(t *testing.T) {
 		{"rename a group", func() error { name := "employees"; _, err := s.UpdateGroup(ctx, staff.ID, &name, nil); return err }, 3},
 		{"rename it to its name", func() error { name := "employees"; _, err := s.UpdateGroup(ctx, staff.ID, &name, nil); return err }, 0},
 		{"a new contact type", func() error { _, err := s.CreateContactType(ctx, "fax", "reject"); return err }, 1},
-		{"rename a contact type", func() error { name := "chat"; _, err := s.UpdateContactType(ctx, messenger.ID, &name, nil, nil); return err }, 2},
+		{"rename a contact type", func() error {
+			name := "chat"
+			_, err := s.UpdateContactType(ctx, messenger.ID, &name, nil, nil)
+			return err
+		}, 2},
 		{"what a second contact does", func() error {
 			fax := "replace"
 			list, err := s.ContactTypes(ctx, nil)
