@@ -94,12 +94,12 @@ func TestLimiter(t *testing.T) {
 		l.now = func() time.Time { return now }
 		for range rapid.IntRange(1, 100).Draw(t, "events") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "ms")) * time.Millisecond)
-			q := l.take("key", 1)
+			q := l.take("key")
 			require.GreaterOrEqual(t, q.remaining, 0)
 			require.LessOrEqual(t, l.current[onlyKey(l)], l.limit)
 			if q.wait > 0 {
 				now = now.Add(q.wait + time.Millisecond) // floats
-				require.Zero(t, l.take("key", 1).wait)
+				require.Zero(t, l.take("key").wait)
 			}
 		}
 	})
