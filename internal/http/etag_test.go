@@ -7,6 +7,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/internal/errcode"
 )
 
 func TestIfMatch(t *testing.T) {
@@ -127,5 +129,67 @@ func TestPreconditions_EveryRoute(t *testing.T) {
 			require.Equal(t, changes, op.Parameters.GetByInAndName("header", "If-Match") != nil, "%s %s", method, path)
 			require.Equal(t, changes, op.Responses.Status(http.StatusPreconditionFailed) != nil, "%s %s", method, path)
 		}
+	}
+}
+
+// TestPreconditions_OnEveryResource follows the ETag of one resource of each kind through reads and
+// conditional writes.
+func TestPreconditions_OnEveryResource(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	user := s.createIvan()
+	var typ ContactType
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":"telegram","on_second":"allow"}`).ok(http.StatusCreated, &typ)
+	for path, changes := range map[string][2]string{
+		"/accounts/users/" + user.ID.String():                                                     {`{"profile":{"a":1}}`, `{"profile":{"a":2}}`},
+		"/accounts/contacts/" + user.Contacts[0].ID.String():                                      {`{"is_active":false}`, `{"is_active":true}`},
+		"/accounts/user-groups/" + user.Groups[0].ID.String():                                     {`{"name":"one"}`, `{"name":"two"}`},
+		"/accounts/contact-types/" + typ.ID.String():                                              {`{"name":"signal"}`, `{"on_second":"reject"}`},
+		"/accounts/user-group-memberships/" + user.ID.String() + "/" + user.Groups[1].ID.String(): {`{"is_active":false}`, `{"is_active":true}`},
+	} {
+		t.Run(path, func(t *testing.T) {
+			read := func(tag string) answer { return s.call(http.MethodGet, path, "", "If-None-Match", tag) }
+			first := read("").ok(http.StatusOK, nil).Header().Get("ETag")
+			for _, same := range []string{first, "W/" + first, `"x", ` + first, "*"} {
+				require.Equal(t, first, read(same).ok(http.StatusNotModified, nil).Header().Get("ETag"))
+			}
+			for _, other := range []string{`"*"`, "W/*", `"x"`, first[:len(first)-1]} {
+				read(other).ok(http.StatusOK, nil)
+			}
+			patch := func(body, tag string) answer { return s.call(http.MethodPatch, path, body, "If-Match", tag) }
+
+			second := patch(changes[0], `"0-x", `+first).ok(http.StatusOK, nil).Header().Get("ETag")
+			require.NotEqual(t, first, second)
+			require.Equal(t, second, read("").Header().Get("ETag"), "the write answers with the ETag of the next read")
+			body := read("").Body.String()
+			for _, stale := range []string{first, "W/" + second, `"*"`, `"x"`, first + `, W/` + second} {
+				a := patch(changes[1], stale)
+				require.Positive(t, a.problem(errcode.PreconditionFailed).Details.Version)
+				require.Equal(t, second, a.Header().Get("ETag"), "the current ETag")
+			}
+			for _, broken := range []string{"W/*", "x", `"x`, ","} {
+				require.Equal(t, []string{"If-Match invalid_etag"}, patch(changes[1], broken).problem(errcode.Validation).faults())
+			}
+			require.Equal(t, []string{"If-None-Match unsupported"},
+				s.call(http.MethodPatch, path, changes[1], "If-None-Match", "*").problem(errcode.Validation).faults())
+			require.Equal(t, []string{"If-Unmodified-Since unsupported"},
+				s.call(http.MethodPatch, path, changes[1], "If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT").problem(errcode.Validation).faults())
+			require.Equal(t, body, read("").Body.String(), "nothing has changed")
+			third := patch(changes[1], first+", "+second).ok(http.StatusOK, nil).Header().Get("ETag")
+			require.Equal(t, third, patch(`{}`, "*").ok(http.StatusOK, nil).Header().Get("ETag"), "nothing changed")
+
+			if strings.Contains(path, "contacts/") || strings.Contains(path, "memberships/") {
+				a := s.call(http.MethodDelete, path, "", "If-Match", second)
+				a.problem(errcode.PreconditionFailed)
+				require.Equal(t, third, a.Header().Get("ETag"))
+				s.call(http.MethodDelete, path, "", "If-Match", second+","+third).ok(http.StatusNoContent, nil)
+			}
+		})
+	}
+	s.call(http.MethodPost, "/accounts/user-groups", `{"name":"x"}`, "If-None-Match", "*").problem(errcode.Validation)
+	s.call(http.MethodPost, "/accounts/users", `{}`, "If-Match", "*").problem(errcode.Validation)
+	for _, path := range []string{"contacts/" + absentID, "user-groups/" + absentID, "contact-types/" + absentID,
+		"user-group-memberships/" + user.ID.String() + "/" + absentID, "users/" + absentID} {
+		s.call(http.MethodPatch, "/accounts/"+path, `{}`, "If-Match", "*").problem(errcode.NotFound)
 	}
 }
