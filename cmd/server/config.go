@@ -45,7 +45,7 @@ type Config struct {
 	// Origins are those whose pages may use the API (CORS): https://example.com, or *.
 	Origins []string `env:"CORS_ALLOWED_ORIGINS"`
 	// RateLimit and NotFoundLimit are per minute, for each token and for each address; 0 is off.
-	// NotFoundLimit counts identifiers that name nobody.
+	// NotFoundLimit counts identifiers that name no user.
 	RateLimit     int `env:"RATE_LIMIT_PER_MINUTE" envDefault:"0"`
 	NotFoundLimit int `env:"RATE_LIMIT_NOT_FOUND_PER_MINUTE" envDefault:"0"`
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For names the client.
