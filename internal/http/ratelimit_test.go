@@ -137,3 +137,20 @@ func TestClientAddress(t *testing.T) {
 		require.Equal(t, test.want, limits.clientAddress(r), "%+v", test)
 	}
 }
+
+// TestLimiter_KeysAreBounded checks that keys beyond the bound share one count.
+func TestLimiter_KeysAreBounded(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(2)
+	now := time.Unix(0, 0)
+	l.now = func() time.Time { return now }
+	require.Zero(t, l.take("known").wait)
+	for i := uint64(1); len(l.current) < maxLimiterKeys; i++ {
+		l.current[i] = 1
+	}
+	require.Zero(t, l.take("a").wait)
+	require.Zero(t, l.take("b").wait)
+	require.Positive(t, l.take("c").wait)
+	require.Zero(t, l.take("known").wait, "a key that is counted keeps its count")
+	require.LessOrEqual(t, len(l.current), maxLimiterKeys+1)
+}
