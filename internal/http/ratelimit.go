@@ -79,9 +79,10 @@ func (l *RateLimits) trusts(address netip.Addr) bool {
 // reaches into the last minute. Events can be reserved before it is known whether they happen. Safe for
 // concurrent use; it keeps keys for two windows.
 type limiter struct {
-	limit int
-	seed  maphash.Seed // the keys are hashed, so that no tokens and addresses are kept
-	now   func() time.Time
+	limit   int
+	maxKeys int
+	seed    maphash.Seed // the keys are hashed, so that no tokens and addresses are kept
+	now     func() time.Time
 
 	mu                sync.Mutex
 	window            time.Time // when the current one began
@@ -95,7 +96,7 @@ func newLimiter(limit int) *limiter {
 		return nil
 	}
 	return &limiter{
-		limit: limit, seed: maphash.MakeSeed(), now: time.Now,
+		limit: limit, maxKeys: maxLimiterKeys, seed: maphash.MakeSeed(), now: time.Now,
 		current: map[uint64]int{}, reserved: map[uint64]int{},
 	}
 }
@@ -167,7 +168,7 @@ func (l *limiter) quota(id uint64) quota {
 func (l *limiter) id(key string) uint64 {
 	l.advance(l.now())
 	id := maphash.String(l.seed, key)
-	if _, known := l.current[id]; !known && len(l.current) >= maxLimiterKeys {
+	if _, known := l.current[id]; !known && len(l.current) >= l.maxKeys {
 		return 0
 	}
 	return id

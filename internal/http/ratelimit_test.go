@@ -142,15 +142,14 @@ func TestClientAddress(t *testing.T) {
 func TestLimiter_KeysAreBounded(t *testing.T) {
 	t.Parallel()
 	l := newLimiter(2)
+	l.maxKeys = 2
 	now := time.Unix(0, 0)
 	l.now = func() time.Time { return now }
 	require.Zero(t, l.take("known").wait)
-	for i := uint64(1); len(l.current) < maxLimiterKeys; i++ {
-		l.current[i] = 1
-	}
+	require.Zero(t, l.take("other").wait)
 	require.Zero(t, l.take("a").wait)
 	require.Zero(t, l.take("b").wait)
 	require.Positive(t, l.take("c").wait)
 	require.Zero(t, l.take("known").wait, "a key that is counted keeps its count")
-	require.LessOrEqual(t, len(l.current), maxLimiterKeys+1)
+	require.Len(t, l.current, 3)
 }
