@@ -120,12 +120,12 @@ func (t *bed) measure(b *testing.B, prepare, request func(i int)) {
 }
 
 func (t *bed) byID(b *testing.B, i int) {
-	_, err := t.service.UserByID(b.Context(), t.ids[i%users], "")
+	_, err := t.service.UserByID(b.Context(), t.ids[i%users], nil)
 	require.NoError(b, err)
 }
 
 func (t *bed) byPhone(b *testing.B, i int) {
-	_, err := t.service.UserByIdentifier(b.Context(), phone(i%users), "")
+	_, err := t.service.UserByIdentifier(b.Context(), phone(i%users), nil)
 	require.NoError(b, err)
 }
 
@@ -153,7 +153,7 @@ func BenchmarkCache(b *testing.B) {
 	})
 	b.Run("groups-hit", func(b *testing.B) {
 		t.measure(b, nothing, func(int) {
-			_, err := t.service.Groups(b.Context(), "")
+			_, err := t.service.Groups(b.Context(), nil)
 			require.NoError(b, err)
 		})
 	})

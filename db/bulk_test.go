@@ -216,7 +216,7 @@ func TestBulkMerge(t *testing.T) {
 func TestBulkMergeOfTwoPhonesOfAUser(t *testing.T) {
 	t.Parallel()
 	a := open(t)
-	_, err := a.write.UpdateContactTypeV1(t.Context(), uuid.MustParse("00000000-0000-7000-8000-000000000001"), nil, ptr("allow"))
+	_, err := a.write.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: uuid.MustParse("00000000-0000-7000-8000-000000000001"), Name: nil, OnSecond: ptr("allow")})
 	require.NoError(t, err)
 	user := a.createUser(nil, same("phone", "+79990000001"), same("phone", "+79990000002"))
 	rows := []bulkRow{

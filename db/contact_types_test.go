@@ -110,7 +110,7 @@ func TestUpdateContactType(t *testing.T) {
 		{"both", ptr("fax"), ptr("allow"), []string{dictionary, dep}, "fax allow", false},
 	} {
 		t.Run(step.why, func(t *testing.T) {
-			got, err := a.write.UpdateContactTypeV1(t.Context(), fax.ID, step.name, step.onSecond)
+			got, err := a.write.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: fax.ID, Name: step.name, OnSecond: step.onSecond})
 			require.NoError(t, err)
 			require.Equal(t, step.want, got.Name+" "+got.OnSecond)
 			require.Contains(t, a.contactTypes(), step.want)
@@ -148,7 +148,7 @@ func TestUpdateContactTypeRefuses(t *testing.T) {
 		"a user has two already": {fax.ID, nil, ptr("reject"), unique, "user_contacts_single_active_key", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := a.write.UpdateContactTypeV1(t.Context(), tt.id, tt.name, tt.onSecond)
+			_, err := a.write.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: tt.id, Name: tt.name, OnSecond: tt.onSecond})
 			requireState(t, err, tt.state, tt.constraint, tt.detail)
 		})
 	}
@@ -167,7 +167,7 @@ func TestContactAgainstChangeOfItsType(t *testing.T) {
 		return err
 	}
 	reject := func(q *write.Queries) error {
-		_, err := q.UpdateContactTypeV1(t.Context(), fax.ID, nil, ptr("reject"))
+		_, err := q.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: fax.ID, Name: nil, OnSecond: ptr("reject")})
 		return err
 	}
 
@@ -180,7 +180,7 @@ func TestContactAgainstChangeOfItsType(t *testing.T) {
 
 	list, err := a.read.ListUserContactsV1(t.Context(), u.ID, false)
 	require.NoError(t, err)
-	_, err = a.write.DeactivateContactV1(t.Context(), list[1].ID)
+	_, err = a.write.DeactivateContactV1(t.Context(), list[1].ID, nil)
 	require.NoError(t, err)
 	a.overlap(commit,
 		func(q *write.Queries) { firstErr = reject(q) },
@@ -199,14 +199,14 @@ func TestNewUserAgainstChangeOfAType(t *testing.T) {
 	a.overlap(commit, func(q *write.Queries) {
 		_, firstErr = q.CreateUserV1(t.Context(), newUser(nil, same("fax", "1"), same("fax", "2")))
 	}, func(q *write.Queries) {
-		_, secondErr = q.UpdateContactTypeV1(t.Context(), fax.ID, nil, ptr("reject"))
+		_, secondErr = q.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: fax.ID, Name: nil, OnSecond: ptr("reject")})
 	})
 	require.NoError(t, firstErr)
 	requireState(t, secondErr, unique, "user_contacts_single_active_key", "")
 
 	telex := a.createType("telex", "allow")
 	a.overlap(commit, func(q *write.Queries) {
-		_, firstErr = q.UpdateContactTypeV1(t.Context(), telex.ID, nil, ptr("reject"))
+		_, firstErr = q.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: telex.ID, Name: nil, OnSecond: ptr("reject")})
 	}, func(q *write.Queries) {
 		_, secondErr = q.CreateUserV1(t.Context(), newUser(nil, same("telex", "1"), same("telex", "2")))
 	})

@@ -318,7 +318,7 @@ func TestReactivationAgainstAddition(t *testing.T) {
 	a := open(t)
 	u := a.createUser(nil)
 	old := a.addContact(u.ID, same("phone", "+79990000001"))
-	_, err := a.write.DeactivateContactV1(t.Context(), old.ID)
+	_, err := a.write.DeactivateContactV1(t.Context(), old.ID, nil)
 	require.NoError(t, err)
 	var firstErr, secondErr error
 	reactivate := func(q *write.Queries) error {
@@ -337,7 +337,7 @@ func TestReactivationAgainstAddition(t *testing.T) {
 	require.NoError(t, secondErr)
 	require.Equal(t, []string{"phone +79990000002"}, a.contactsOf(u.ID))
 
-	_, err = a.write.DeactivateContactV1(t.Context(), a.onlyContact(u.ID))
+	_, err = a.write.DeactivateContactV1(t.Context(), a.onlyContact(u.ID), nil)
 	require.NoError(t, err)
 	a.overlap(commit,
 		func(q *write.Queries) { firstErr = add(q) },
@@ -355,8 +355,8 @@ func TestTwoUpdatesOfOneContact(t *testing.T) {
 	var second write.ContactWriteV1
 	var firstErr, secondErr error
 	a.overlap(commit,
-		func(q *write.Queries) { _, firstErr = q.DeactivateContactV1(t.Context(), phone.ID) },
-		func(q *write.Queries) { second, secondErr = q.DeactivateContactV1(t.Context(), phone.ID) })
+		func(q *write.Queries) { _, firstErr = q.DeactivateContactV1(t.Context(), phone.ID, nil) },
+		func(q *write.Queries) { second, secondErr = q.DeactivateContactV1(t.Context(), phone.ID, nil) })
 	require.NoError(t, firstErr)
 	require.NoError(t, secondErr)
 	a.requireTouched(second.Touched, second.OutboxID)
@@ -369,7 +369,7 @@ func TestDeactivateContact(t *testing.T) {
 	u := a.createUser(nil)
 	phone := a.addContact(u.ID, same("phone", "+79990000001"))
 	before := a.detail(u.ID)
-	got, err := a.write.DeactivateContactV1(t.Context(), phone.ID)
+	got, err := a.write.DeactivateContactV1(t.Context(), phone.ID, nil)
 	require.NoError(t, err)
 	require.False(t, got.IsActive)
 	require.WithinDuration(t, time.Now(), *got.DeactivatedAt, time.Minute)
@@ -378,7 +378,7 @@ func TestDeactivateContact(t *testing.T) {
 	requireOneUp(t, before, after)
 	require.Empty(t, after.Identifiers)
 
-	again, err := a.write.DeactivateContactV1(t.Context(), phone.ID)
+	again, err := a.write.DeactivateContactV1(t.Context(), phone.ID, nil)
 	require.NoError(t, err)
 	a.requireTouched(again.Touched, again.OutboxID)
 	require.Equal(t, got.DeactivatedAt, again.DeactivatedAt)
@@ -390,7 +390,7 @@ func TestDeactivateContact(t *testing.T) {
 	a.createUser(nil, same("phone", "+79990000001")) // its value is free
 
 	nobody := uuid.New()
-	_, err = a.write.DeactivateContactV1(t.Context(), nobody)
+	_, err = a.write.DeactivateContactV1(t.Context(), nobody, nil)
 	requireState(t, err, notFound, "", missing("Contact", nobody))
 }
 
@@ -417,6 +417,6 @@ func (a *api) onlyContact(user uuid.UUID) uuid.UUID {
 func contactOf(w write.ContactWriteV1) read.ContactV1 {
 	return read.ContactV1{
 		ID: w.ID, UserID: w.UserID, Type: w.Type, Value: w.Value,
-		IsActive: w.IsActive, CreatedAt: w.CreatedAt, DeactivatedAt: w.DeactivatedAt,
+		IsActive: w.IsActive, CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt, DeactivatedAt: w.DeactivatedAt,
 	}
 }

@@ -95,14 +95,14 @@ func TestDictionaryLimits(t *testing.T) {
 	t.Parallel()
 	a := open(t)
 	group := func(q *write.Queries, name string) error {
-		_, err := q.CreateUserGroupV1(t.Context(), name)
+		_, err := q.CreateUserGroupV1(t.Context(), name, name)
 		return err
 	}
 	kind := func(q *write.Queries, name string) error {
 		_, err := q.CreateContactTypeV1(t.Context(), name, "allow")
 		return err
 	}
-	execute(t, a.super, "INSERT INTO accounts.user_groups (name) SELECT 'group ' || i FROM generate_series(1, 999) AS i")
+	execute(t, a.super, "INSERT INTO accounts.user_groups (name, name_key) SELECT 'group ' || i, 'group ' || i FROM generate_series(1, 999) AS i")
 	execute(t, a.super, "INSERT INTO accounts.contact_types (name, on_second) SELECT 'type_' || i, 'allow' FROM generate_series(1, 96) AS i")
 	for _, tt := range []struct {
 		create  func(*write.Queries, string) error

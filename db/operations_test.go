@@ -46,7 +46,7 @@ func TestCacheOutbox(t *testing.T) {
 	require.Equal(t, read.CacheOutboxStatusV1{}, status)
 
 	g := a.createGroup("one")
-	second, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, ptr("two"), ptr("two"))
+	second, err := a.write.UpdateUserGroupV1(t.Context(), write.UpdateUserGroupV1Params{GroupID: g.ID, Name: ptr("two"), NameKey: ptr("two")})
 	require.NoError(t, err)
 	third := a.createGroup("three")
 	execute(t, a.super, "UPDATE accounts.cache_outbox SET created_at = created_at - interval '1 minute' WHERE id <> $1", *third.OutboxID)

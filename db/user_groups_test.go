@@ -149,12 +149,12 @@ func TestUpdateUserGroup(t *testing.T) {
 	before := a.detail(u.ID)
 
 	for _, name := range []*string{nil, ptr("clients")} {
-		got, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, name, name)
+		got, err := a.write.UpdateUserGroupV1(t.Context(), write.UpdateUserGroupV1Params{GroupID: g.ID, Name: name, NameKey: name})
 		require.NoError(t, err)
 		a.requireTouched(got.Touched, got.OutboxID)
 		require.Equal(t, g.UpdatedAt, got.UpdatedAt)
 	}
-	got, err := a.write.UpdateUserGroupV1(t.Context(), g.ID, ptr("customers"), ptr("customers"))
+	got, err := a.write.UpdateUserGroupV1(t.Context(), write.UpdateUserGroupV1Params{GroupID: g.ID, Name: ptr("customers"), NameKey: ptr("customers")})
 	require.NoError(t, err)
 	a.requireTouched(got.Touched, got.OutboxID, "d:user_groups", "g:"+g.ID.String())
 	require.True(t, got.UpdatedAt.After(g.UpdatedAt))
@@ -179,7 +179,7 @@ func TestUpdateUserGroupRefuses(t *testing.T) {
 		{g.ID, "drivers", unique, "user_groups_name_key", ""},
 		{g.ID, "a,b", check, "user_groups_name_form", ""},
 	} {
-		_, err := a.write.UpdateUserGroupV1(t.Context(), tt.id, &tt.name, ptr(nameKey(tt.name)))
+		_, err := a.write.UpdateUserGroupV1(t.Context(), write.UpdateUserGroupV1Params{GroupID: tt.id, Name: &tt.name, NameKey: ptr(nameKey(tt.name))})
 		requireState(t, err, tt.state, tt.constraint, tt.detail)
 	}
 	require.Equal(t, []string{"clients", "drivers"}, a.groups())
@@ -192,7 +192,7 @@ func TestTwoRenamesOfOneUserGroup(t *testing.T) {
 	var second write.UserGroupWriteV1
 	var firstErr, secondErr error
 	rename := func(q *write.Queries) (write.UserGroupWriteV1, error) {
-		return q.UpdateUserGroupV1(t.Context(), g.ID, ptr("customers"), ptr("customers"))
+		return q.UpdateUserGroupV1(t.Context(), write.UpdateUserGroupV1Params{GroupID: g.ID, Name: ptr("customers"), NameKey: ptr("customers")})
 	}
 	a.overlap(commit,
 		func(q *write.Queries) { _, firstErr = rename(q) },

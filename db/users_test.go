@@ -204,9 +204,9 @@ func TestUpdateUser(t *testing.T) {
 			[]string{id, "i:phone:+79990000001", "i:second_login:ann"}, `{"a": {"b": 1}}`, false},
 		{"patch and activate", write.UpdateUserV1Params{IsActive: ptr(true), ProfilePatch: json.RawMessage(`{"a": null}`)},
 			[]string{id, "i:phone:+79990000001", "i:second_login:ann"}, `{}`, true},
-		{"expected version", write.UpdateUserV1Params{ExpectedVersion: ptr(int64(4)), ProfilePatch: json.RawMessage(`{"b": 2}`)},
+		{"expected version", write.UpdateUserV1Params{ExpectedVersions: []int64{4}, ProfilePatch: json.RawMessage(`{"b": 2}`)},
 			[]string{id}, `{"b": 2}`, true},
-		{"expected version, nothing", write.UpdateUserV1Params{ExpectedVersion: ptr(int64(5))}, nil, `{"b": 2}`, true},
+		{"expected version, nothing", write.UpdateUserV1Params{ExpectedVersions: []int64{5}}, nil, `{"b": 2}`, true},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			before := a.detail(u.ID)
@@ -239,7 +239,7 @@ func TestUpdateUserRefuses(t *testing.T) {
 		state, constraint, detail string
 	}{
 		"no such user":           {write.UpdateUserV1Params{UserID: nobody}, notFound, "", missing("User", nobody)},
-		"another version":        {write.UpdateUserV1Params{UserID: u.ID, ExpectedVersion: ptr(int64(7))}, otherVersion, "", `{"version": 1}`},
+		"another version":        {write.UpdateUserV1Params{UserID: u.ID, ExpectedVersions: []int64{7}}, otherVersion, "", `{"version": 1}`},
 		"profile becomes null":   {write.UpdateUserV1Params{UserID: u.ID, ProfilePatch: json.RawMessage(`null`)}, check, "users_profile_is_object", ""},
 		"profile becomes a list": {write.UpdateUserV1Params{UserID: u.ID, ProfilePatch: json.RawMessage(`[1]`)}, check, "users_profile_is_object", ""},
 		"profile becomes a text": {write.UpdateUserV1Params{UserID: u.ID, ProfilePatch: json.RawMessage(`"x"`)}, check, "users_profile_is_object", ""},
@@ -256,9 +256,9 @@ func TestTwoUpdatesOfOneUser(t *testing.T) {
 	t.Parallel()
 	a := open(t)
 	u := a.createUser(nil)
-	patch := func(q *write.Queries, text string, version *int64) (write.UserWriteV1, error) {
+	patch := func(q *write.Queries, text string, versions []int64) (write.UserWriteV1, error) {
 		return q.UpdateUserV1(t.Context(), write.UpdateUserV1Params{
-			UserID: u.ID, ProfilePatch: json.RawMessage(text), ExpectedVersion: version,
+			UserID: u.ID, ProfilePatch: json.RawMessage(text), ExpectedVersions: versions,
 		})
 	}
 
@@ -273,8 +273,8 @@ func TestTwoUpdatesOfOneUser(t *testing.T) {
 	require.EqualValues(t, 3, second.Version)
 
 	a.overlap(commit,
-		func(q *write.Queries) { _, firstErr = patch(q, `{"a": 3}`, ptr(int64(3))) },
-		func(q *write.Queries) { _, secondErr = patch(q, `{"b": 4}`, ptr(int64(3))) })
+		func(q *write.Queries) { _, firstErr = patch(q, `{"a": 3}`, []int64{3}) },
+		func(q *write.Queries) { _, secondErr = patch(q, `{"b": 4}`, []int64{3}) })
 	require.NoError(t, firstErr)
 	requireState(t, secondErr, otherVersion, "", `{"version": 4}`)
 	require.JSONEq(t, `{"a": 3, "b": 2}`, string(a.detail(u.ID).Profile))

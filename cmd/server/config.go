@@ -30,6 +30,10 @@ type Config struct {
 	RevocationOutage string `env:"AUTH_REVOCATION_OUTAGE" envDefault:"snapshot"`
 	// DefaultScopes are those of tokens without a scope claim, separated by spaces.
 	DefaultScopes string `env:"AUTH_DEFAULT_SCOPES"`
+	// ScopeClaim is the claim that holds the scopes; empty: scope, scopes and scp together.
+	ScopeClaim string `env:"AUTH_SCOPE_CLAIM"`
+	// ClockSkew is how long after exp a token is accepted, and how far in the future iat and nbf may be.
+	ClockSkew time.Duration `env:"AUTH_CLOCK_SKEW" envDefault:"0s"`
 
 	// HTTPAddr is the API, AdminAddr metrics and pprof.
 	HTTPAddr  string `env:"HTTP_ADDR" envDefault:":8002"`
@@ -41,7 +45,7 @@ type Config struct {
 	// Origins are those whose pages may use the API (CORS): https://example.com, or *.
 	Origins []string `env:"CORS_ALLOWED_ORIGINS"`
 	// RateLimit and NotFoundLimit are per minute, for each token and for each address; 0 is off.
-	// NotFoundLimit counts identifiers that name nobody.
+	// NotFoundLimit counts identifiers that name no user.
 	RateLimit     int `env:"RATE_LIMIT_PER_MINUTE" envDefault:"0"`
 	NotFoundLimit int `env:"RATE_LIMIT_NOT_FOUND_PER_MINUTE" envDefault:"0"`
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For names the client.

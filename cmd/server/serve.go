@@ -66,7 +66,8 @@ func serve(ctx context.Context) (err error) {
 		SecretKey: []byte(cfg.SecretKey), Algorithm: cfg.Algorithm, JWKSURL: cfg.JWKSURL,
 		Issuer: cfg.Issuer, Audience: cfg.Audience,
 		RevocationKey: cfg.RevocationKey, RevocationOutage: auth.Outage(cfg.RevocationOutage),
-		DefaultScopes: strings.Fields(cfg.DefaultScopes), Redis: authRedis, Logger: log,
+		ScopeClaim:    cfg.ScopeClaim,
+		DefaultScopes: strings.Fields(cfg.DefaultScopes), ClockSkew: cfg.ClockSkew, Redis: authRedis, Logger: log,
 	})
 	if err != nil {
 		return configError([]string{err.Error()})

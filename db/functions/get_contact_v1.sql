@@ -7,7 +7,8 @@ CREATE OR REPLACE FUNCTION accounts.get_contact_v1(p_contact_id uuid)
 AS $function$
 BEGIN
     RETURN QUERY
-    SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.deactivated_at
+    SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.updated_at,
+           c.deactivated_at
       FROM accounts.user_contacts AS c
       JOIN accounts.contact_types AS t ON t.id = c.contact_type_id
      WHERE c.id = p_contact_id;

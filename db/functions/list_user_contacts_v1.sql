@@ -7,7 +7,8 @@ CREATE OR REPLACE FUNCTION accounts.list_user_contacts_v1(p_user_id uuid, p_incl
 AS $function$
 BEGIN
     RETURN QUERY
-    SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.deactivated_at
+    SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.updated_at,
+           c.deactivated_at
       FROM accounts.user_contacts AS c
       JOIN accounts.contact_types AS t ON t.id = c.contact_type_id
      WHERE c.user_id = p_user_id

@@ -14,6 +14,8 @@ BEGIN
         WITH replaced AS (
             UPDATE accounts.user_contacts AS c
                SET is_active = false,
+                   updated_at = greatest(
+                       clock_timestamp(), c.updated_at + interval '1 microsecond'),
                    deactivated_at = clock_timestamp()
              WHERE c.user_id = p_user_id
                AND c.contact_type_id = p_type.id

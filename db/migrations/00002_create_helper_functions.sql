@@ -62,7 +62,56 @@ COMMENT ON FUNCTION accounts.merge_patch_v1(jsonb, jsonb) IS
     'and memory grow with the size of both arguments; one recursive call per object in the patch. '
     '54001 when the patch nests deeper than the stack allows. No locks.';
 
+-- +goose StatementBegin
+CREATE FUNCTION accounts.require_version_v1(
+    p_version bigint,
+    p_expected_versions bigint[]
+)
+RETURNS void
+LANGUAGE plpgsql
+IMMUTABLE PARALLEL SAFE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT p_version = ANY (p_expected_versions) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'UA003',
+            MESSAGE = 'the row has another version',
+            DETAIL = jsonb_build_object('version', p_version)::text;
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.require_version_v1(bigint, bigint[]) IS
+    'Internal: UA003 (DETAIL has the current version) unless p_version is one of '
+    'p_expected_versions. NULL means no condition; an empty array matches no version. Lock the row '
+    'before the call.';
+
+-- +goose StatementBegin
+CREATE FUNCTION accounts.require_unchanged_v1(
+    p_updated_at timestamptz,
+    p_expected_versions bigint[]
+)
+RETURNS void
+LANGUAGE plpgsql
+STABLE PARALLEL SAFE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM accounts.require_version_v1(
+        (extract(epoch FROM p_updated_at) * 1000000)::bigint, p_expected_versions);
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.require_unchanged_v1(timestamptz, bigint[]) IS
+    'Internal: require_version_v1 for a row without a version column. Its version is updated_at in '
+    'microseconds since 1970; every update makes it greater.';
+
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
+DROP FUNCTION accounts.require_unchanged_v1(timestamptz, bigint[]);
+DROP FUNCTION accounts.require_version_v1(bigint, bigint[]);
 DROP FUNCTION accounts.merge_patch_v1(jsonb, jsonb);
 DROP FUNCTION accounts.generate_uuid_v1();

@@ -94,6 +94,7 @@ CREATE TABLE accounts.user_contacts (
     is_active boolean NOT NULL DEFAULT true,
     single boolean NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     deactivated_at timestamptz,
     CONSTRAINT user_contacts_pkey PRIMARY KEY (id),
     CONSTRAINT user_contacts_user_id_fkey FOREIGN KEY (user_id) REFERENCES accounts.users (id),

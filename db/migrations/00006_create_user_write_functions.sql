@@ -222,7 +222,7 @@ CREATE FUNCTION accounts.update_user_v1(
     p_user_id uuid,
     p_profile_patch jsonb,
     p_is_active boolean,
-    p_expected_version bigint
+    p_expected_versions bigint[]
 )
 RETURNS SETOF accounts.user_write_v1
 LANGUAGE plpgsql
@@ -237,12 +237,7 @@ DECLARE
     v_touched text[] := '{}';
     v_outbox_id bigint;
 BEGIN
-    IF v_user.version <> p_expected_version THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'UA003',
-            MESSAGE = 'the user has another version',
-            DETAIL = jsonb_build_object('version', v_user.version)::text;
-    END IF;
+    PERFORM accounts.require_version_v1(v_user.version, p_expected_versions);
 
     IF pg_column_size(p_profile_patch) > 131072 THEN
         RAISE EXCEPTION USING
@@ -277,18 +272,19 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint) IS
+COMMENT ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint[]) IS
     'Applies a merge patch (RFC 7396) to the profile and sets is_active; NULL leaves either as it '
-    'is. With p_expected_version not NULL only that version is changed. A patch that changes '
-    'nothing raises no version and touches nothing. UA001 no such user, UA003 another version '
-    '(DETAIL has the current one), CHECKs for the profile, users_profile_size also for a patch of '
-    'more than 128 KiB in binary form. Locks the user. May be repeated unless a version is '
+    'is. With p_expected_versions not NULL the user must have one of these versions. A patch that '
+    'changes nothing raises no version and touches nothing. UA001 no such user, UA003 another '
+    'version (DETAIL has the current one), CHECKs for the profile, users_profile_size also for a '
+    'patch of more than 128 KiB in binary form. Locks the user. May be repeated unless a version is '
     'expected.';
-GRANT EXECUTE ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint) TO accounts_write;
+GRANT EXECUTE ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint[])
+    TO accounts_write;
 
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
-DROP FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint);
+DROP FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint[]);
 DROP FUNCTION accounts.create_user_v1(boolean, jsonb, text[], text[], text[], text[]);
 DROP FUNCTION accounts.raise_user_version_v1(uuid);
 DROP FUNCTION accounts.lock_user_v1(uuid);

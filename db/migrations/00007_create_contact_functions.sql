@@ -10,6 +10,7 @@ CREATE TABLE accounts.contact_v1 (
     value text NOT NULL,
     is_active boolean NOT NULL,
     created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
     deactivated_at timestamptz,
     CONSTRAINT contact_v1_is_a_contract CHECK (false) NO INHERIT
 );
@@ -22,6 +23,7 @@ CREATE TABLE accounts.contact_write_v1 (
     value text NOT NULL,
     is_active boolean NOT NULL,
     created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
     deactivated_at timestamptz,
     touched text[] NOT NULL,
     outbox_id bigint,
@@ -43,7 +45,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.deactivated_at
+    SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.updated_at,
+           c.deactivated_at
       FROM accounts.user_contacts AS c
       JOIN accounts.contact_types AS t ON t.id = c.contact_type_id
      WHERE c.id = p_contact_id;
@@ -67,7 +70,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.deactivated_at
+    SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.updated_at,
+           c.deactivated_at
       FROM accounts.user_contacts AS c
       JOIN accounts.contact_types AS t ON t.id = c.contact_type_id
      WHERE c.user_id = p_user_id
@@ -136,6 +140,8 @@ BEGIN
         WITH replaced AS (
             UPDATE accounts.user_contacts AS c
                SET is_active = false,
+                   updated_at = greatest(
+                       clock_timestamp(), c.updated_at + interval '1 microsecond'),
                    deactivated_at = clock_timestamp()
              WHERE c.user_id = p_user_id
                AND c.contact_type_id = p_type.id
@@ -280,7 +286,8 @@ CREATE FUNCTION accounts.update_contact_v1(
     p_contact_id uuid,
     p_value text,
     p_normalized text,
-    p_is_active boolean
+    p_is_active boolean,
+    p_expected_versions bigint[]
 )
 RETURNS SETOF accounts.contact_write_v1
 LANGUAGE plpgsql
@@ -297,6 +304,7 @@ DECLARE
     v_touched text[] := '{}';
     v_outbox_id bigint;
 BEGIN
+    PERFORM accounts.require_unchanged_v1(v_old.updated_at, p_expected_versions);
     IF (v_value, v_normalized, v_is_active)
         IS DISTINCT FROM (v_old.value, v_old.normalized, v_old.is_active)
     THEN
@@ -319,6 +327,7 @@ BEGIN
            SET value = v_value,
                normalized = v_normalized,
                is_active = v_is_active,
+               updated_at = greatest(clock_timestamp(), c.updated_at + interval '1 microsecond'),
                deactivated_at = CASE WHEN NOT v_is_active THEN clock_timestamp() END
          WHERE c.id = p_contact_id;
         PERFORM accounts.raise_user_version_v1(v_old.user_id);
@@ -341,17 +350,21 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.update_contact_v1(uuid, text, text, boolean) IS
+COMMENT ON FUNCTION accounts.update_contact_v1(uuid, text, text, boolean, bigint[]) IS
     'Changes the value of an active contact (p_value together with p_normalized), deactivates or '
     'reactivates it; NULL leaves a part as it is. A reactivation obeys on_second like '
-    'add_contact_v1. A call that changes nothing touches nothing. UA001 no such contact, UA002 a '
-    'new value for a deactivated contact, UA004 and 23505 as in add_contact_v1, CHECKs for the '
-    'form. Locks the user. May be repeated.';
-GRANT EXECUTE ON FUNCTION accounts.update_contact_v1(uuid, text, text, boolean) TO accounts_write;
+    'add_contact_v1. With p_expected_versions not NULL the contact must have one of these versions '
+    '(updated_at in microseconds). A call that changes nothing touches nothing. UA001 no such '
+    'contact, UA002 a new value for a deactivated contact, UA003 another version (DETAIL has the '
+    'current one), UA004 and 23505 as in add_contact_v1, CHECKs for the form. Locks the user. May be '
+    'repeated unless a version is expected.';
+GRANT EXECUTE ON FUNCTION accounts.update_contact_v1(uuid, text, text, boolean, bigint[])
+    TO accounts_write;
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.deactivate_contact_v1(
-    p_contact_id uuid
+    p_contact_id uuid,
+    p_expected_versions bigint[]
 )
 RETURNS SETOF accounts.contact_write_v1
 LANGUAGE plpgsql
@@ -361,20 +374,22 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT c.* FROM accounts.update_contact_v1(p_contact_id, NULL, NULL, false) AS c;
+    SELECT c.*
+      FROM accounts.update_contact_v1(p_contact_id, NULL, NULL, false, p_expected_versions) AS c;
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.deactivate_contact_v1(uuid) IS
+COMMENT ON FUNCTION accounts.deactivate_contact_v1(uuid, bigint[]) IS
     'Deactivates a contact: it stays as history and its value is free again. One that is '
-    'deactivated already stays as it is and touches nothing. UA001 no such contact. Locks the '
-    'user. May be repeated.';
-GRANT EXECUTE ON FUNCTION accounts.deactivate_contact_v1(uuid) TO accounts_write;
+    'deactivated already stays as it is and touches nothing. With p_expected_versions not NULL the '
+    'contact must have one of these versions. UA001 no such contact, UA003 another version (DETAIL '
+    'has the current one). Locks the user. May be repeated unless a version is expected.';
+GRANT EXECUTE ON FUNCTION accounts.deactivate_contact_v1(uuid, bigint[]) TO accounts_write;
 
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
-DROP FUNCTION accounts.deactivate_contact_v1(uuid);
-DROP FUNCTION accounts.update_contact_v1(uuid, text, text, boolean);
+DROP FUNCTION accounts.deactivate_contact_v1(uuid, bigint[]);
+DROP FUNCTION accounts.update_contact_v1(uuid, text, text, boolean, bigint[]);
 DROP FUNCTION accounts.add_contact_v1(uuid, text, text, text);
 DROP FUNCTION accounts.identifier_keys_v1(text, text[]);
 DROP FUNCTION accounts.make_room_for_contact_v1(uuid, accounts.contact_types, text, uuid);

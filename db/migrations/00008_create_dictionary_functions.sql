@@ -126,7 +126,8 @@ GRANT EXECUTE ON FUNCTION accounts.create_contact_type_v1(text, text) TO account
 CREATE FUNCTION accounts.update_contact_type_v1(
     p_contact_type_id uuid,
     p_name text,
-    p_on_second text
+    p_on_second text,
+    p_expected_versions bigint[]
 )
 RETURNS SETOF accounts.contact_type_write_v1
 LANGUAGE plpgsql
@@ -152,6 +153,7 @@ BEGIN
             MESSAGE = 'contact type not found',
             DETAIL = jsonb_build_object('entity', 'ContactType', 'id', p_contact_type_id)::text;
     END IF;
+    PERFORM accounts.require_unchanged_v1(v_old.updated_at, p_expected_versions);
 
     v_new := v_old;
     v_new.name := coalesce(p_name, v_old.name);
@@ -175,13 +177,16 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.update_contact_type_v1(uuid, text, text) IS
+COMMENT ON FUNCTION accounts.update_contact_type_v1(uuid, text, text, bigint[]) IS
     'Renames a contact type or changes on_second; NULL leaves a part as it is. From allow to '
     'another on_second it is 23505 user_contacts_single_active_key while a user has two active '
     'contacts of the type. A change of on_second rewrites all contacts of the type if single '
-    'changes. UA001, 23505 contact_types_name_key; CHECKs, contact_types_identifier_name_fixed '
-    'among them. Locks the type against new contacts. May be repeated.';
-GRANT EXECUTE ON FUNCTION accounts.update_contact_type_v1(uuid, text, text) TO accounts_write;
+    'changes. With p_expected_versions not NULL the type must have one of these versions '
+    '(updated_at in microseconds). UA001, UA003 another version (DETAIL has the current one), '
+    '23505 contact_types_name_key; CHECKs, contact_types_identifier_name_fixed among them. Locks '
+    'the type against new contacts. May be repeated unless a version is expected.';
+GRANT EXECUTE ON FUNCTION accounts.update_contact_type_v1(uuid, text, text, bigint[])
+    TO accounts_write;
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.create_user_group_v1(
@@ -221,7 +226,8 @@ GRANT EXECUTE ON FUNCTION accounts.create_user_group_v1(text, text) TO accounts_
 CREATE FUNCTION accounts.update_user_group_v1(
     p_group_id uuid,
     p_name text,
-    p_name_key text
+    p_name_key text,
+    p_expected_versions bigint[]
 )
 RETURNS SETOF accounts.user_group_write_v1
 LANGUAGE plpgsql
@@ -246,6 +252,7 @@ BEGIN
             MESSAGE = 'group not found',
             DETAIL = jsonb_build_object('entity', 'Group', 'id', p_group_id)::text;
     END IF;
+    PERFORM accounts.require_unchanged_v1(v_group.updated_at, p_expected_versions);
 
     IF p_name <> v_group.name THEN
         UPDATE accounts.user_groups AS g
@@ -264,18 +271,21 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION accounts.update_user_group_v1(uuid, text, text) IS
+COMMENT ON FUNCTION accounts.update_user_group_v1(uuid, text, text, bigint[]) IS
     'Renames a user group; p_name and p_name_key are as in create_user_group_v1, both NULL or the '
     'same name changes and touches nothing. Its members see the new name without a new version of '
-    'their own. UA001, 23505 user_groups_name_key; CHECKs user_groups_name_form, '
-    'user_groups_name_key_agrees. Locks the group. May be repeated.';
-GRANT EXECUTE ON FUNCTION accounts.update_user_group_v1(uuid, text, text) TO accounts_write;
+    'their own. With p_expected_versions not NULL the group must have one of these versions '
+    '(updated_at in microseconds). UA001, UA003 another version (DETAIL has the current one), 23505 '
+    'user_groups_name_key; CHECKs user_groups_name_form, user_groups_name_key_agrees. Locks the '
+    'group. May be repeated unless a version is expected.';
+GRANT EXECUTE ON FUNCTION accounts.update_user_group_v1(uuid, text, text, bigint[])
+    TO accounts_write;
 
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
-DROP FUNCTION accounts.update_user_group_v1(uuid, text, text);
+DROP FUNCTION accounts.update_user_group_v1(uuid, text, text, bigint[]);
 DROP FUNCTION accounts.create_user_group_v1(text, text);
-DROP FUNCTION accounts.update_contact_type_v1(uuid, text, text);
+DROP FUNCTION accounts.update_contact_type_v1(uuid, text, text, bigint[]);
 DROP FUNCTION accounts.create_contact_type_v1(text, text);
 DROP FUNCTION accounts.list_user_groups_v1();
 DROP FUNCTION accounts.list_contact_types_v1();

@@ -214,8 +214,58 @@ COMMENT ON FUNCTION accounts.set_membership_v1(uuid, uuid, boolean) IS
     'such user or group. Locks the user. May be repeated.';
 GRANT EXECUTE ON FUNCTION accounts.set_membership_v1(uuid, uuid, boolean) TO accounts_write;
 
+-- +goose StatementBegin
+CREATE FUNCTION accounts.update_membership_v1(
+    p_user_id uuid,
+    p_group_id uuid,
+    p_is_active boolean,
+    p_expected_versions bigint[]
+)
+RETURNS SETOF accounts.membership_write_v1
+LANGUAGE plpgsql
+VOLATILE ROWS 1
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_old accounts.membership_v1;
+    v_result accounts.membership_result_v1;
+BEGIN
+    PERFORM accounts.lock_user_v1(p_user_id);
+    SELECT m.* INTO v_old FROM accounts.get_user_membership_v1(p_user_id, p_group_id) AS m;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'UA001',
+            MESSAGE = 'membership not found',
+            DETAIL = jsonb_build_object(
+                'entity', 'Membership', 'id', p_user_id || '/' || p_group_id)::text;
+    END IF;
+    PERFORM accounts.require_unchanged_v1(v_old.updated_at, p_expected_versions);
+
+    IF p_is_active <> v_old.is_active THEN
+        SELECT r.*
+          INTO v_result
+          FROM accounts.set_memberships_v1(p_group_id, ARRAY[p_user_id], p_is_active) AS r;
+    END IF;
+    -- A separate statement: in the one above, a STABLE function would not see the change.
+    RETURN QUERY
+    SELECT m.*, coalesce(v_result.touched, '{}'), v_result.outbox_id
+      FROM accounts.get_user_membership_v1(p_user_id, p_group_id) AS m;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION accounts.update_membership_v1(uuid, uuid, boolean, bigint[]) IS
+    'Ends a membership or begins it again, and returns it; NULL leaves is_active as it is. With '
+    'p_expected_versions not NULL the membership must have one of these versions (updated_at in '
+    'microseconds). A state that is already so touches nothing. UA001 no such user or membership, '
+    'UA003 another version (DETAIL has the current one). Locks the user. May be repeated unless a '
+    'version is expected.';
+GRANT EXECUTE ON FUNCTION accounts.update_membership_v1(uuid, uuid, boolean, bigint[])
+    TO accounts_write;
+
 -- +goose Down
 SET LOCAL lock_timeout = '5s';
+DROP FUNCTION accounts.update_membership_v1(uuid, uuid, boolean, bigint[]);
 DROP FUNCTION accounts.set_membership_v1(uuid, uuid, boolean);
 DROP FUNCTION accounts.set_memberships_v1(uuid, uuid[], boolean);
 DROP FUNCTION accounts.get_user_membership_v1(uuid, uuid);

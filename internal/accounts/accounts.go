@@ -61,8 +61,10 @@ func New(cfg Config) *Service {
 // Answer is a document that is ready to be sent.
 type Answer struct {
 	Body        []byte // JSON; nil if NotModified
-	ETag        string // strong and quoted
-	NotModified bool   // the If-None-Match of the call names this ETag
+	Tag         string // the strong entity tag, without quotes
+	NotModified bool   // one of the call's tags is this one
+	Version     int64  // of a user that was written, or whose version was not the expected one; else 0
+	Active      bool   // whether the document's user is active; false for dictionaries
 	Origin
 }
 

@@ -132,23 +132,23 @@ func TestBulkInvalidatesTheCache(t *testing.T) {
 	cached := func() {
 		t.Helper()
 		require.Eventually(t, func() bool {
-			byID, err := p.UserByID(t.Context(), id, "")
+			byID, err := p.UserByID(t.Context(), id, nil)
 			require.NoError(t, err)
-			byPhone, err := p.UserByIdentifier(t.Context(), phone(1), "")
+			byPhone, err := p.UserByIdentifier(t.Context(), phone(1), nil)
 			require.NoError(t, err)
 			return byID.Cache == cache.Hit && byPhone.Cache == cache.Hit
 		}, waitLimit, pollTick)
 	}
 	shown := func(want string) {
 		t.Helper()
-		byID, err := p.UserByID(t.Context(), id, "")
+		byID, err := p.UserByID(t.Context(), id, nil)
 		require.NoError(t, err)
 		require.Contains(t, string(byID.Body), want)
-		byPhone, err := p.UserByIdentifier(t.Context(), phone(1), "")
+		byPhone, err := p.UserByIdentifier(t.Context(), phone(1), nil)
 		require.NoError(t, err)
 		require.Contains(t, string(byPhone.Body), want)
 	}
-	_, err := p.UserByIdentifier(t.Context(), phone(2), "")
+	_, err := p.UserByIdentifier(t.Context(), phone(2), nil)
 	requireCode(t, err, errcode.NotFound)
 	cached()
 	result, err := p.BulkCreate(t.Context(), []accounts.BulkRow{
@@ -157,7 +157,7 @@ func TestBulkInvalidatesTheCache(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"1 merged", "2 created"}, outcomes(result.Rows))
 	shown(`"profile":{"name":"Анна"}`)
-	_, err = p.UserByIdentifier(t.Context(), phone(2), "")
+	_, err = p.UserByIdentifier(t.Context(), phone(2), nil)
 	require.NoError(t, err)
 
 	cached()

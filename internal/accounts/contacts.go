@@ -20,8 +20,12 @@ type Contact struct {
 	Type, Value   string
 	IsActive      bool
 	CreatedAt     time.Time
+	UpdatedAt     time.Time
 	DeactivatedAt *time.Time
 }
+
+// Version rises with every change of the contact.
+func (c Contact) Version() int64 { return c.UpdatedAt.UnixMicro() }
 
 // AddContact adds an active contact to a user. What a second one of the type does is up to the type.
 func (s *Service) AddContact(ctx context.Context, userID uuid.UUID, typ, value string) (Contact, error) {
@@ -72,23 +76,32 @@ func (s *Service) UserContacts(ctx context.Context, userID uuid.UUID, includeIna
 	return contacts, origin, err
 }
 
-// DeactivateContact deactivates a contact; one that is deactivated already stays as it is.
-func (s *Service) DeactivateContact(ctx context.Context, id uuid.UUID) error {
-	return s.write(ctx, func(ctx context.Context, q write.Querier) (change, error) {
-		row, err := q.DeactivateContactV1(ctx, id)
+// DeactivateContact deactivates a contact; one that is deactivated already stays as it is. versions
+// and the contact that is returned are as in UpdateContact.
+func (s *Service) DeactivateContact(ctx context.Context, id uuid.UUID, versions []int64) (Contact, error) {
+	var row write.ContactWriteV1
+	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
+		row, err = q.DeactivateContactV1(ctx, id, versions)
 		return change{row.Touched, row.OutboxID}, err
 	})
+	return s.contactAfter(ctx, id, row, err)
 }
 
 // ContactPatch changes a contact; nil leaves a part as it is.
 type ContactPatch struct {
 	Value    *string
 	IsActive *bool
+	// Versions are those that the contact may have before the patch; nil: any, empty: none.
+	Versions []int64
 }
 
-// UpdateContact changes the value of an active contact, deactivates or reactivates it.
+// UpdateContact changes the value of an active contact, deactivates or reactivates it. If the contact
+// has none of the expected versions, the error is PreconditionFailed, and the contact that is returned
+// is the current one, or the zero value if it could not be read.
 func (s *Service) UpdateContact(ctx context.Context, id uuid.UUID, p ContactPatch) (Contact, error) {
-	params := write.UpdateContactV1Params{ContactID: id, Value: p.Value, IsActive: p.IsActive}
+	params := write.UpdateContactV1Params{
+		ContactID: id, Value: p.Value, IsActive: p.IsActive, ExpectedVersions: p.Versions,
+	}
 	if p.Value != nil {
 		// The type decides what the value must look like, and it never changes.
 		contact, _, err := s.Contact(ctx, id)
@@ -106,6 +119,17 @@ func (s *Service) UpdateContact(ctx context.Context, id uuid.UUID, p ContactPatc
 		row, err = q.UpdateContactV1(ctx, params)
 		return change{row.Touched, row.OutboxID}, err
 	})
+	return s.contactAfter(ctx, id, row, err)
+}
+
+// contactAfter returns the contact that a write returned, or the current one if its version was not
+// expected.
+func (s *Service) contactAfter(ctx context.Context, id uuid.UUID, row write.ContactWriteV1, err error) (Contact, error) {
+	if errcode.Of(err) == errcode.PreconditionFailed {
+		if current, _, readErr := s.Contact(ctx, id); readErr == nil {
+			return current, err
+		}
+	}
 	return writtenContact(row), err
 }
 
@@ -145,6 +169,6 @@ func invalidValues(fields []errcode.Field) error {
 func writtenContact(row write.ContactWriteV1) Contact {
 	return Contact{
 		ID: row.ID, UserID: row.UserID, Type: row.Type, Value: row.Value, IsActive: row.IsActive,
-		CreatedAt: row.CreatedAt, DeactivatedAt: row.DeactivatedAt,
+		CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt, DeactivatedAt: row.DeactivatedAt,
 	}
 }

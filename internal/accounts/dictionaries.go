@@ -33,14 +33,21 @@ type ContactType struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
+// Version rises with every change of the group.
+func (g Group) Version() int64 { return g.UpdatedAt.UnixMicro() }
+
+// Version rises with every change of the contact type.
+func (t ContactType) Version() int64 { return t.UpdatedAt.UnixMicro() }
+
 // list is the document of a dictionary.
 type list[T any] struct {
 	Items []T `json:"items"`
 }
 
 // Groups returns all groups by name: {"items":[...]}.
-func (s *Service) Groups(ctx context.Context, ifNoneMatch string) (Answer, error) {
-	r, err := s.groups(ctx, entityTags(ifNoneMatch, ""))
+// tags are as in UserByID.
+func (s *Service) Groups(ctx context.Context, tags []string) (Answer, error) {
+	r, err := s.groups(ctx, tags)
 	return answer(r, ""), err
 }
 
@@ -67,8 +74,11 @@ func (s *Service) CreateGroup(ctx context.Context, name string) (Group, error) {
 	return writtenGroup(row), err
 }
 
-// UpdateGroup renames a group; nil leaves the name. All members show the new name at once.
-func (s *Service) UpdateGroup(ctx context.Context, id uuid.UUID, name *string) (Group, error) {
+// UpdateGroup renames a group; nil leaves the name. All members show the new name at once. versions are
+// those that the group may have before; nil: any, empty: none. If it has another one, the error is
+// PreconditionFailed, and the group that is returned is the current one, or the zero value if it could
+// not be read.
+func (s *Service) UpdateGroup(ctx context.Context, id uuid.UUID, name *string, versions []int64) (Group, error) {
 	var key *string
 	if name != nil {
 		canonical, err := groupName(*name)
@@ -79,15 +89,23 @@ func (s *Service) UpdateGroup(ctx context.Context, id uuid.UUID, name *string) (
 	}
 	var row write.UserGroupWriteV1
 	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
-		row, err = q.UpdateUserGroupV1(ctx, id, name, key)
+		row, err = q.UpdateUserGroupV1(ctx, write.UpdateUserGroupV1Params{
+			GroupID: id, Name: name, NameKey: key, ExpectedVersions: versions,
+		})
 		return change{row.Touched, row.OutboxID}, err
 	})
+	if errcode.Of(err) == errcode.PreconditionFailed {
+		if current, _, readErr := s.Group(ctx, id); readErr == nil {
+			return current, err
+		}
+	}
 	return writtenGroup(row), err
 }
 
 // ContactTypes returns all contact types by name: {"items":[...]}.
-func (s *Service) ContactTypes(ctx context.Context, ifNoneMatch string) (Answer, error) {
-	r, err := s.contactTypes(ctx, entityTags(ifNoneMatch, ""))
+// tags are as in UserByID.
+func (s *Service) ContactTypes(ctx context.Context, tags []string) (Answer, error) {
+	r, err := s.contactTypes(ctx, tags)
 	return answer(r, ""), err
 }
 
@@ -115,7 +133,8 @@ func (s *Service) CreateContactType(ctx context.Context, name, onSecond string) 
 }
 
 // UpdateContactType renames a contact type or changes what a second contact does; nil leaves a part.
-func (s *Service) UpdateContactType(ctx context.Context, id uuid.UUID, name, onSecond *string) (ContactType, error) {
+// versions and the contact type that is returned are as in UpdateGroup.
+func (s *Service) UpdateContactType(ctx context.Context, id uuid.UUID, name, onSecond *string, versions []int64) (ContactType, error) {
 	if name != nil {
 		canonical, err := contactTypeName(*name)
 		if err != nil {
@@ -125,9 +144,16 @@ func (s *Service) UpdateContactType(ctx context.Context, id uuid.UUID, name, onS
 	}
 	var row write.ContactTypeWriteV1
 	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
-		row, err = q.UpdateContactTypeV1(ctx, id, name, onSecond)
+		row, err = q.UpdateContactTypeV1(ctx, write.UpdateContactTypeV1Params{
+			ContactTypeID: id, Name: name, OnSecond: onSecond, ExpectedVersions: versions,
+		})
 		return change{row.Touched, row.OutboxID}, err
 	})
+	if errcode.Of(err) == errcode.PreconditionFailed {
+		if current, _, readErr := s.ContactType(ctx, id); readErr == nil {
+			return current, err
+		}
+	}
 	if e, ok := errors.AsType[*errcode.Error](err); ok && e.Code == errcode.ContactTypeConflict {
 		// The constraint knows contacts only; here it is the new on_second that does not fit them.
 		e.Fields = []errcode.Field{{

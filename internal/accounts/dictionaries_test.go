@@ -22,7 +22,7 @@ func TestTypeThatUsersHaveTwiceStaysAllow(t *testing.T) {
 		require.NoError(t, err)
 	}
 	reject := "reject"
-	_, err = p.UpdateContactType(t.Context(), typ.ID, nil, &reject)
+	_, err = p.UpdateContactType(t.Context(), typ.ID, nil, &reject, nil)
 	e, ok := errors.AsType[*errcode.Error](err)
 	require.True(t, ok, err)
 	require.Equal(t, errcode.ContactTypeConflict, e.Code)

@@ -21,9 +21,6 @@ const (
 	metaInactive = "inactive"
 )
 
-// A client sends the tags it has of one resource: a few.
-const maxEntityTags = 16
-
 // renderUser makes the document of a user: compact JSON, its entity tag, and the identifiers under
 // which it is found.
 func renderUser(u read.UserDetailV1) (cache.Document, error) {
@@ -59,44 +56,44 @@ func renderUser(u read.UserDetailV1) (cache.Document, error) {
 // found reports whether the document's user is active and, unless it is asked for by uuid, has this
 // identifier ("<kind>:<canonical>").
 func found(meta, identifier string) bool {
-	words := strings.Split(meta, " ")
-	return words[0] == metaActive && (identifier == "" || slices.Contains(words[1:], identifier))
+	return active(meta) && (identifier == "" || slices.Contains(strings.Split(meta, " ")[1:], identifier))
+}
+
+// active reports whether the document's user is active.
+func active(meta string) bool {
+	status, _, _ := strings.Cut(meta, " ")
+	return status == metaActive
 }
 
 // answer turns a result into an answer whose tag ends with suffix.
 func answer(r cache.Result, suffix string) Answer {
 	return Answer{
-		Body: r.Body, ETag: `"` + r.ETag + suffix + `"`, NotModified: r.NotModified,
+		Body: r.Body, Tag: r.ETag + suffix, NotModified: r.NotModified, Active: active(r.Meta),
 		Origin: Origin{Cache: r.Status, Server: r.Server},
 	}
 }
 
-// notModified answers for documents that did not pass the cache's own comparison.
+// notModified compares the tags with a document that the cache did not compare.
 func (a Answer) notModified(tags []string, etag string) Answer {
-	if slices.Contains(tags, etag) || slices.Contains(tags, "*") {
+	if slices.Contains(tags, etag) || slices.Contains(tags, anyTag) {
 		a.Body, a.NotModified = nil, true
 	}
 	return a
 }
 
-// entityTags returns the opaque tags of an If-None-Match header that end with suffix, without it.
-// The comparison is the weak one (RFC 9110, 13.1.2), so W/ does not matter.
-func entityTags(header, suffix string) []string {
-	if header == "" {
-		return nil
-	}
-	var tags []string
-	for word := range strings.SplitSeq(header, ",") {
-		word = strings.TrimPrefix(strings.TrimSpace(word), "W/")
-		tag, ok := strings.CutSuffix(strings.Trim(word, `"`), suffix)
-		if word == "*" {
-			tag, ok = "*", true
-		}
-		if ok && len(tags) < maxEntityTags {
-			tags = append(tags, tag)
+// anyTag among the tags of a call stands for every tag.
+const anyTag = "*"
+
+// tagsWithoutSuffix returns the tags that end with suffix, without it: the tags of the documents from
+// which the answers with those tags were made.
+func tagsWithoutSuffix(tags []string, suffix string) []string {
+	var without []string
+	for _, tag := range tags {
+		if documentTag, ok := strings.CutSuffix(tag, suffix); ok || tag == anyTag {
+			without = append(without, documentTag)
 		}
 	}
-	return tags
+	return without
 }
 
 func contentHash(b []byte) string {

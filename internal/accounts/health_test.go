@@ -28,7 +28,7 @@ func (p *process) schemaCheck(d *pgtest.DB) (ready bool, c accounts.Check) {
 
 func TestReadyOnlyWithEveryNeededFunction(t *testing.T) {
 	t.Parallel()
-	const revoked, dropped = "accounts.update_user_v1(uuid,jsonb,boolean,bigint)", "accounts.get_contact_v1(uuid)"
+	const revoked, dropped = "accounts.update_user_v1(uuid,jsonb,boolean,bigint[])", "accounts.get_contact_v1(uuid)"
 	for name, test := range map[string]struct{ sql, missing string }{
 		"all there":                       {"SELECT 1", ""},
 		"a read function is gone":         {"DROP FUNCTION " + dropped, dropped},

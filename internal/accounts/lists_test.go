@@ -44,7 +44,7 @@ func TestLookup(t *testing.T) {
 	require.Equal(t, []string{
 		"not_found phone", "invalid ", "found phone", "found uuid", "not_found second_login", "invalid ", "not_found uuid", "found phone", "not_found phone",
 	}, statuses(results))
-	one, err := p.UserByID(t.Context(), ann, "")
+	one, err := p.UserByID(t.Context(), ann, nil)
 	require.NoError(t, err)
 	for _, r := range results {
 		if r.Status == accounts.LookupFound {

@@ -23,6 +23,9 @@ type Membership struct {
 	UpdatedAt       time.Time
 }
 
+// Version rises with every change of the membership.
+func (m Membership) Version() int64 { return m.UpdatedAt.UnixMicro() }
+
 // UserMemberships returns the active memberships of a user by group name.
 func (s *Service) UserMemberships(ctx context.Context, userID uuid.UUID) ([]Membership, Origin, error) {
 	var memberships []Membership
@@ -93,10 +96,34 @@ func (s *Service) SetMembership(ctx context.Context, userID, groupID uuid.UUID, 
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = errcode.Missing("Membership", membershipID(userID, groupID))
 	}
+	return writtenMembership(row), err
+}
+
+// UpdateMembership ends a membership or begins it again; nil leaves it as it is. One that never was is
+// NotFound. versions are those that the membership may have before; nil: any, empty: none. If it has
+// another one, the error is PreconditionFailed, and the membership that is returned is the current one,
+// or the zero value if it could not be read.
+func (s *Service) UpdateMembership(ctx context.Context, userID, groupID uuid.UUID, active *bool, versions []int64) (Membership, error) {
+	var row write.MembershipWriteV1
+	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
+		row, err = q.UpdateMembershipV1(ctx, write.UpdateMembershipV1Params{
+			UserID: userID, GroupID: groupID, IsActive: active, ExpectedVersions: versions,
+		})
+		return change{row.Touched, row.OutboxID}, err
+	})
+	if errcode.Of(err) == errcode.PreconditionFailed {
+		if current, _, readErr := s.Membership(ctx, userID, groupID); readErr == nil {
+			return current, err
+		}
+	}
+	return writtenMembership(row), err
+}
+
+func writtenMembership(row write.MembershipWriteV1) Membership {
 	return Membership{
 		UserID: row.UserID, GroupID: row.GroupID, GroupName: row.GroupName, IsActive: row.IsActive,
 		CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
-	}, err
+	}
 }
 
 func membershipID(userID, groupID uuid.UUID) string { return userID.String() + "/" + groupID.String() }

@@ -141,7 +141,7 @@ func TestUpload_CellsAreNotURLs(t *testing.T) {
 						require.Equal(t, "invalid_phone", row.Code, row.Number)
 						continue
 					}
-					answer, err := p.UserByIdentifier(t.Context(), want, "")
+					answer, err := p.UserByIdentifier(t.Context(), want, nil)
 					require.NoError(t, err, "row %d: %v", row.Number, row)
 					require.NotNil(t, row.UserID, row.Number)
 					require.Contains(t, string(answer.Body), row.UserID.String(), row.Number)

@@ -57,14 +57,16 @@ type NewUserContact struct{ Type, Value string }
 
 // UserPatch changes a user; nil leaves a part as it is.
 type UserPatch struct {
-	Profile         json.RawMessage // a merge patch (RFC 7396)
-	IsActive        *bool
-	ExpectedVersion *int64
+	Profile  json.RawMessage // a merge patch (RFC 7396)
+	IsActive *bool
+	// Versions are those that the user may have before the patch; nil: any, empty: none.
+	Versions []int64
 }
 
-// UserByID returns the user, active or not. ifNoneMatch is the header's value or empty.
-func (s *Service) UserByID(ctx context.Context, id uuid.UUID, ifNoneMatch string) (Answer, error) {
-	r, err := s.userDocument(ctx, id, entityTags(ifNoneMatch, ""), nil)
+// UserByID returns the user, active or not. tags are the entity tags that the client has, without
+// quotes; "*" stands for every tag.
+func (s *Service) UserByID(ctx context.Context, id uuid.UUID, tags []string) (Answer, error) {
+	r, err := s.userDocument(ctx, id, tags, nil)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Answer{}, errcode.Missing("User", id.String())
 	}
@@ -72,14 +74,15 @@ func (s *Service) UserByID(ctx context.Context, id uuid.UUID, ifNoneMatch string
 }
 
 // UserByIdentifier returns the active user whom text names: a uuid, a phone, an email or a
-// second_login. The answer has matched_by, and so has its tag. The NotFound error has no ID.
-func (s *Service) UserByIdentifier(ctx context.Context, text, ifNoneMatch string) (Answer, error) {
+// second_login. The answer has matched_by, and so has its tag. tags are as in UserByID. The NotFound
+// error has no ID.
+func (s *Service) UserByIdentifier(ctx context.Context, text string, tags []string) (Answer, error) {
 	ident, err := s.parser.Parse(text)
 	if err != nil {
 		return Answer{}, invalidIdentifier("identifier", err)
 	}
 	suffix := "-" + string(ident.Kind)
-	tags := entityTags(ifNoneMatch, suffix)
+	tags = tagsWithoutSuffix(tags, suffix)
 	var a Answer
 	if ident.Kind == identifier.UUID {
 		a, err = s.userByUUID(ctx, uuid.MustParse(ident.Canonical), tags, suffix)
@@ -160,8 +163,8 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 	return row.ID, a, err
 }
 
-// UpdateUser applies a patch. If the user has another version than expected, the error is
-// PreconditionFailed and the answer has the current tag.
+// UpdateUser applies a patch. If the user has none of the expected versions, the error is
+// PreconditionFailed, and the answer has the current tag, version and activity.
 func (s *Service) UpdateUser(ctx context.Context, id uuid.UUID, p UserPatch) (Answer, error) {
 	if fault := checkProfilePatch(p.Profile); fault != nil {
 		return Answer{}, errcode.Invalid(*fault)
@@ -169,18 +172,20 @@ func (s *Service) UpdateUser(ctx context.Context, id uuid.UUID, p UserPatch) (An
 	var row write.UserWriteV1
 	err := s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
 		row, err = q.UpdateUserV1(ctx, write.UpdateUserV1Params{
-			UserID: id, ProfilePatch: p.Profile, IsActive: p.IsActive, ExpectedVersion: p.ExpectedVersion,
+			UserID: id, ProfilePatch: p.Profile, IsActive: p.IsActive, ExpectedVersions: p.Versions,
 		})
 		return change{row.Touched, row.OutboxID}, err
 	})
 	if errcode.Of(err) == errcode.PreconditionFailed {
-		d, loadErr := s.userOnPrimary(ctx, func(ctx context.Context, q read.Querier) (read.UserDetailV1, error) {
-			return q.GetUserDetailV1(ctx, id)
+		var current read.UserDetailV1
+		d, loadErr := s.userOnPrimary(ctx, func(ctx context.Context, q read.Querier) (_ read.UserDetailV1, err error) {
+			current, err = q.GetUserDetailV1(ctx, id)
+			return current, err
 		})
 		if loadErr != nil {
-			return Answer{}, err // without the tag it still says what happened
+			return Answer{}, err // the client gets the error without the current tag
 		}
-		return Answer{ETag: `"` + d.ETag + `"`}, err
+		return Answer{Tag: d.ETag, Version: current.Version, Active: current.IsActive}, err
 	}
 	if err != nil {
 		return Answer{}, err
@@ -273,7 +278,9 @@ func writtenUser(row write.UserWriteV1) (Answer, error) {
 		Profile: row.Profile, Version: row.Version, Groups: row.Groups, Contacts: row.Contacts,
 		Identifiers: row.Identifiers, Dependencies: row.Dependencies,
 	})
-	return answer(cache.Result{Document: d, Status: cache.Bypass, Server: routing.FromPrimary}, ""), err
+	a := answer(cache.Result{Document: d, Status: cache.Bypass, Server: routing.FromPrimary}, "")
+	a.Version = row.Version
+	return a, err
 }
 
 func matchedUser(u read.UserMatchV1) read.UserDetailV1 {

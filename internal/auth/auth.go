@@ -1,6 +1,6 @@
 // Package auth decides who sent a request: it verifies the signature and the claims of a JWT, asks
 // the revocation list of the auth service (a Redis of its own) on every request, and reports the
-// scopes that the token grants. Which scope a route wants is decided by internal/http.
+// scopes that the token grants. internal/http decides which scope a route needs.
 //
 // The order of one Authenticate: size, signature and claims (remembered by the token's hash until
 // it expires), then EXISTS on the revocation list. While that Redis is unreachable, Config.Outage
@@ -12,10 +12,12 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/payment-services/accounts/internal/errcode"
 )
@@ -41,6 +43,9 @@ type Principal struct {
 	// Scopes are those of the token, or Config.DefaultScopes if it has no scope claim. The slice is
 	// shared between requests and must not be changed.
 	Scopes []string
+	// TokenID identifies the token: a hash of what its issuer signed. It is the same however the
+	// Authorization header is spelled, and whichever of several valid signatures the token has.
+	TokenID string
 }
 
 // Has reports whether the token grants this scope.
@@ -50,10 +55,12 @@ func (p Principal) Has(scope string) bool { return slices.Contains(p.Scopes, sco
 type Verifier struct {
 	parser        *jwt.Parser
 	keys          *keyring
-	tokens        *tokenCache
+	tokens        *lru.Cache[[sha256.Size]byte, *verifiedToken] // by the hash of the token
 	revocations   *revocations
 	pattern       keyPattern
+	scopeClaims   []string
 	defaultScopes []string
+	clockSkew     time.Duration // after exp
 	now           func() time.Time
 }
 
@@ -69,7 +76,8 @@ func New(cfg Config) (*Verifier, error) {
 func newVerifier(cfg Config, now func() time.Time) *Verifier {
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods(cfg.algorithms()),
-		jwt.WithLeeway(clockLeeway),
+		jwt.WithLeeway(max(cfg.ClockSkew, minIssueSkew)),
+		jwt.WithIssuedAt(),
 		jwt.WithTimeFunc(now),
 		// Without it the last character of a signature can be changed and the token still verifies,
 		// under another {token_sha256}.
@@ -81,14 +89,20 @@ func newVerifier(cfg Config, now func() time.Time) *Verifier {
 	if cfg.Audience != "" {
 		options = append(options, jwt.WithAudience(cfg.Audience))
 	}
+	tokens, err := lru.New[[sha256.Size]byte, *verifiedToken](maxVerifiedTokens)
+	if err != nil {
+		panic(err) // the size is a positive constant
+	}
 	pattern := keyPattern(cfg.RevocationKey)
 	return &Verifier{
 		parser:        jwt.NewParser(options...),
 		keys:          newKeyring(cfg, now),
-		tokens:        newTokenCache(),
+		tokens:        tokens,
 		revocations:   newRevocations(cfg, pattern, now),
 		pattern:       pattern,
+		scopeClaims:   cfg.scopeClaims(),
 		defaultScopes: slices.Clone(cfg.DefaultScopes),
+		clockSkew:     cfg.ClockSkew,
 		now:           now,
 	}
 }
@@ -107,7 +121,21 @@ func (v *Verifier) Run(ctx context.Context) {
 	loops.Wait()
 }
 
-// Authenticate returns the sender of a token (the text after "Bearer "). Its errors are
+// BearerToken returns the token of a request's Authorization headers: one, with the scheme Bearer in
+// any case, spaces, and the token. Its errors are Unauthenticated and quote nothing of the header.
+func BearerToken(headers []string) (string, error) {
+	if len(headers) == 0 {
+		return "", refused("this route needs a bearer token")
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	token = strings.Trim(token, " ")
+	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return "", refused("Authorization must be one bearer token")
+	}
+	return token, nil
+}
+
+// Authenticate returns the sender of a token, as BearerToken returned it. Its errors are
 // *errcode.Error: Unauthenticated, whose message says what is wrong with the token and quotes
 // nothing of it, or RevocationUnavailable with RetryAfter when the list, or the signing keys, cannot
 // be had now. If ctx ended first, the error wraps the cause of that instead.
@@ -119,13 +147,17 @@ func (v *Verifier) Authenticate(ctx context.Context, token string) (Principal, e
 		return Principal{}, refused("token too long")
 	}
 	hash := sha256.Sum256([]byte(token))
-	known, ok := v.tokens.get(hash, v.keys.set.Load(), v.now())
+	known, ok := v.tokens.Get(hash)
+	if ok && (known.keys != v.keys.set.Load() || !v.now().Before(known.expires)) {
+		v.tokens.Remove(hash)
+		ok = false
+	}
 	if !ok {
 		var err error
 		if known, err = v.verify(ctx, token, hash); err != nil {
 			return Principal{}, err
 		}
-		v.tokens.put(hash, known)
+		v.tokens.Add(hash, known) // refused tokens are not kept, so strangers cannot fill the cache
 	}
 	revoked, err := v.revocations.contains(ctx, known.revocationKey)
 	if err != nil {

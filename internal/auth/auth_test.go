@@ -2,6 +2,8 @@ package auth
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -9,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"math/big"
 	"strings"
 	"sync"
 	"testing"
@@ -105,12 +108,12 @@ func TestAuthenticate(t *testing.T) {
 		principal, err := v.Authenticate(t.Context(), token)
 		require.NoError(t, err)
 		require.Equal(t, Principal{
-			Subject: "0199a1b2-0000-7000-8000-000000000001", Scopes: []string{ScopeRead},
+			Subject: "0199a1b2-0000-7000-8000-000000000001", Scopes: []string{ScopeRead}, TokenID: tokenID(token),
 		}, principal)
 		require.True(t, principal.Has(ScopeRead))
 		require.False(t, principal.Has(ScopeWrite))
 	}
-	require.Len(t, v.tokens.young, 1)
+	require.Equal(t, 1, v.tokens.Len())
 }
 
 func TestAuthenticateSigned(t *testing.T) {
@@ -120,7 +123,7 @@ func TestAuthenticateSigned(t *testing.T) {
 	require.NoError(t, err)
 	principal, err := v.Authenticate(t.Context(), token)
 	require.NoError(t, err)
-	require.Equal(t, Principal{Subject: "reporting", Scopes: []string{ScopeRead, ScopeWrite}}, principal)
+	require.Equal(t, Principal{Subject: "reporting", Scopes: []string{ScopeRead, ScopeWrite}, TokenID: tokenID(token)}, principal)
 
 	_, err = Sign(testSecret[:31], "reporting", nil, time.Minute, "", "")
 	require.Error(t, err)
@@ -138,7 +141,8 @@ func TestAuthenticateClaims(t *testing.T) {
 		want   string // empty: accepted
 	}{
 		"aud is one of a list": {func(c jwt.MapClaims) { c["aud"] = []string{"other", testAudience} }, ""},
-		"nbf within leeway":    {func(c jwt.MapClaims) { c["nbf"] = time.Now().Add(clockLeeway - time.Second).Unix() }, ""},
+		"nbf within leeway":    {func(c jwt.MapClaims) { c["nbf"] = time.Now().Add(minIssueSkew - time.Second).Unix() }, ""},
+		"iat within leeway":    {func(c jwt.MapClaims) { c["iat"] = time.Now().Add(minIssueSkew - time.Second).Unix() }, ""},
 		"jti of any characters": {func(c jwt.MapClaims) {
 			c["jti"] = rand.Text() + "* ?[a]\\{jti}\r\n\x00:\"" + strings.Repeat("я", 100)
 		}, ""},
@@ -146,6 +150,8 @@ func TestAuthenticateClaims(t *testing.T) {
 		"expired long ago":  {func(c jwt.MapClaims) { c["exp"] = 1 }, "token expired"},
 		"exp of year 1e300": {func(c jwt.MapClaims) { c["exp"] = 1e300 }, "token expired"},
 		"nbf":               {func(c jwt.MapClaims) { c["nbf"] = time.Now().Add(time.Minute).Unix() }, "token not valid yet"},
+		"iat in the future": {func(c jwt.MapClaims) { c["iat"] = time.Now().Add(time.Minute).Unix() }, "token not valid yet"},
+		"iat is text":       {func(c jwt.MapClaims) { c["iat"] = "1" }, "token has a malformed claim"},
 		"no exp":            {func(c jwt.MapClaims) { delete(c, "exp") }, "token has no exp claim"},
 		"exp null":          {func(c jwt.MapClaims) { c["exp"] = nil }, "token has a malformed claim"},
 		"exp is text":       {func(c jwt.MapClaims) { c["exp"] = "9999999999" }, "token has a malformed claim"},
@@ -161,6 +167,7 @@ func TestAuthenticateClaims(t *testing.T) {
 		"wrong aud":       {func(c jwt.MapClaims) { c["aud"] = []string{"other"} }, "token for another audience"},
 		"no aud":          {func(c jwt.MapClaims) { delete(c, "aud") }, "token has no iss or no aud claim"},
 		"scope is number": {func(c jwt.MapClaims) { c["scope"] = 1 }, "token has a malformed scope claim"},
+		"scp is object":   {func(c jwt.MapClaims) { c["scp"] = map[string]any{} }, "token has a malformed scope claim"},
 		"scopes has number": {func(c jwt.MapClaims) { c["scopes"] = []any{ScopeRead, 1} },
 			"token has a malformed scope claim"},
 	} {
@@ -248,6 +255,12 @@ func TestAuthenticateScopes(t *testing.T) {
 		"scopes array":    {map[string]any{"scopes": []string{ScopeWrite, "other"}}, []string{ScopeWrite, "other"}},
 		"scopes string":   {map[string]any{"scopes": "accounts:write other"}, []string{ScopeWrite, "other"}},
 		"both":            {map[string]any{"scope": ScopeRead, "scopes": []string{ScopeWrite}}, []string{ScopeRead, ScopeWrite}},
+		"scp string":      {map[string]any{"scp": "accounts:write other"}, []string{ScopeWrite, "other"}},
+		"scp array":       {map[string]any{"scp": []string{ScopeWrite, "other"}}, []string{ScopeWrite, "other"}},
+		"scp empty":       {map[string]any{"scp": []string{}}, nil},
+		"all three":       {map[string]any{"scope": "a", "scopes": "b", "scp": "c"}, []string{"a", "b", "c"}},
+		"another name":    {map[string]any{"permissions": []string{ScopeWrite}}, []string{ScopeRead}},
+		"another case":    {map[string]any{"Scope": ScopeWrite, "SCP": ScopeWrite}, []string{ScopeRead}},
 		"scope empty":     {map[string]any{"scope": ""}, nil},
 		"scope null":      {map[string]any{"scope": nil}, nil},
 		"scopes empty":    {map[string]any{"scopes": []string{}}, nil},
@@ -280,24 +293,137 @@ func TestCachedTokenExpires(t *testing.T) {
 	clock.advance(time.Minute)
 	_, err = v.Authenticate(t.Context(), token)
 	requireRefused(t, err, "token expired")
-	require.Empty(t, v.tokens.young)
+	require.Zero(t, v.tokens.Len())
 }
 
-func TestTokenCacheIsBounded(t *testing.T) {
+// The cache of verified tokens keeps those in use, drops the others, and does not outlive the keys.
+func TestVerifiedTokens(t *testing.T) {
 	t.Parallel()
-	cache, keys, now := newTokenCache(), &keySet{}, time.Now()
-	token := &verifiedToken{keys: keys, expires: now.Add(time.Hour)}
-	hash := func(i int) [sha256.Size]byte { return sha256.Sum256([]byte{byte(i), byte(i >> 8), byte(i >> 16)}) }
-	for i := range 5 * tokenGeneration {
-		cache.put(hash(i), token)
-		_, ok := cache.get(hash(0), keys, now)
-		require.True(t, ok, "a token in use is kept")
-		require.LessOrEqual(t, len(cache.young)+len(cache.old), 2*tokenGeneration)
+	v := newTestVerifier(t, Config{}, time.Now)
+	token := sign(t, validClaims())
+	hash := sha256.Sum256([]byte(token))
+	_, err := v.Authenticate(t.Context(), token)
+	require.NoError(t, err)
+	known, ok := v.tokens.Peek(hash)
+	require.True(t, ok)
+	other := func(i int) [sha256.Size]byte { return sha256.Sum256([]byte{byte(i), byte(i >> 8), byte(i >> 16)}) }
+	for i := range 3 * maxVerifiedTokens {
+		v.tokens.Add(other(i), known)
+		if i%(maxVerifiedTokens/2) == 0 {
+			_, err := v.Authenticate(t.Context(), token)
+			require.NoError(t, err)
+		}
 	}
-	_, ok := cache.get(hash(1), keys, now)
-	require.False(t, ok, "a token nobody uses is forgotten")
-	_, ok = cache.get(hash(0), &keySet{}, now)
-	require.False(t, ok, "a token verified with other keys is verified again")
+	require.Equal(t, maxVerifiedTokens, v.tokens.Len())
+	kept, ok := v.tokens.Peek(hash)
+	require.True(t, ok && kept == known, "a token in use is kept")
+	require.False(t, v.tokens.Contains(other(0)), "a token that is not used is forgotten")
+
+	v.keys.set.Store(&keySet{secret: testSecret})
+	_, err = v.Authenticate(t.Context(), token)
+	require.NoError(t, err)
+	again, _ := v.tokens.Peek(hash)
+	require.NotSame(t, known, again, "a token verified with other keys is verified again")
+}
+
+func TestScopeClaim(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"permissions", "https://issuer.example/scope", "scp"} {
+		v := newTestVerifier(t, Config{ScopeClaim: name, DefaultScopes: []string{ScopeRead}}, time.Now)
+		for _, test := range []struct {
+			value any
+			want  []string
+		}{
+			{nil, []string{ScopeRead}}, // no such claim; scope does not count
+			{"a " + ScopeWrite, []string{"a", ScopeWrite}},
+			{[]string{ScopeWrite}, []string{ScopeWrite}},
+		} {
+			claims := validClaims()
+			claims["scope"], claims["scopes"] = "other", []string{"other"}
+			if test.value != nil {
+				claims[name] = test.value
+			}
+			principal, err := v.Authenticate(t.Context(), sign(t, claims))
+			require.NoError(t, err)
+			require.Equal(t, test.want, principal.Scopes, name)
+		}
+	}
+}
+
+func TestClockSkew(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	for _, test := range []struct {
+		skew     time.Duration
+		claim    string
+		offset   time.Duration
+		accepted bool
+	}{
+		{0, "exp", time.Second, true}, {0, "exp", 0, false},
+		{time.Minute, "exp", -59 * time.Second, true}, {time.Minute, "exp", -60 * time.Second, false},
+		{time.Second, "exp", 0, true}, {time.Second, "exp", -2 * time.Second, false},
+		{0, "nbf", 5 * time.Second, true}, {0, "nbf", 6 * time.Second, false},
+		{time.Minute, "nbf", 60 * time.Second, true}, {time.Minute, "nbf", 61 * time.Second, false},
+		{0, "iat", 5 * time.Second, true}, {0, "iat", 6 * time.Second, false},
+		{time.Minute, "iat", 60 * time.Second, true}, {time.Minute, "iat", 61 * time.Second, false},
+	} {
+		clock := &clock{now: now}
+		v := newTestVerifier(t, Config{ClockSkew: test.skew}, clock.Now)
+		claims := validClaims()
+		claims["exp"] = now.Add(time.Hour).Unix()
+		claims[test.claim] = now.Add(test.offset).Unix()
+		token := sign(t, claims)
+		_, err := v.Authenticate(t.Context(), token)
+		require.Equal(t, test.accepted, err == nil, "%+v: %v", test, err)
+		if test.accepted && test.claim == "exp" { // from the cache it ends at the same time
+			clock.advance(test.skew + time.Minute)
+			_, err = v.Authenticate(t.Context(), token)
+			requireRefused(t, err, "token expired")
+		}
+	}
+}
+
+func TestBearerToken(t *testing.T) {
+	t.Parallel()
+	for _, header := range []string{"Bearer abc", "bearer abc", "BEARER   abc  ", "bEaReR abc"} {
+		token, err := BearerToken([]string{header})
+		require.NoError(t, err, header)
+		require.Equal(t, "abc", token, header)
+	}
+	for _, headers := range [][]string{
+		nil, {}, {""}, {"Bearer"}, {"Bearer "}, {"Bearer\tabc"}, {" Bearer abc"}, {"Basic abc"}, {"abc"}, {"Bearer abc", "Bearer abc"},
+	} {
+		_, err := BearerToken(headers)
+		require.Equal(t, errcode.Unauthenticated, errcode.Of(err), "%q", headers)
+	}
+}
+
+// TestTokenID checks that one token has one id, also under the second signature that ES256 allows.
+func TestTokenID(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	server := newJWKSServer(t)
+	server.publish(ecJWK(t, "ec", &key.PublicKey))
+	v := newTestVerifier(t, Config{JWKSURL: server.URL}, time.Now)
+	token := signWith(t, jwt.SigningMethodES256, map[string]any{"kid": "ec"}, key, validClaims())
+	at := strings.LastIndexByte(token, '.') + 1
+	signature, err := base64.RawURLEncoding.DecodeString(token[at:])
+	require.NoError(t, err)
+	half := len(signature) / 2
+	s := new(big.Int).SetBytes(signature[half:])
+	s.Sub(elliptic.P256().Params().N, s).FillBytes(signature[half:])
+	twin := token[:at] + base64.RawURLEncoding.EncodeToString(signature)
+	require.NotEqual(t, token, twin)
+	first, err := v.Authenticate(t.Context(), token)
+	require.NoError(t, err)
+	second, err := v.Authenticate(t.Context(), twin)
+	require.NoError(t, err)
+	require.Equal(t, first.TokenID, second.TokenID)
+
+	third, err := v.Authenticate(t.Context(), signWith(t, jwt.SigningMethodES256, map[string]any{"kid": "ec"}, key, validClaims()))
+	require.NoError(t, err)
+	require.NotEqual(t, first.TokenID, third.TokenID)
 }
 
 func TestRevocationKeyOfTokenHash(t *testing.T) {
@@ -326,16 +452,18 @@ func TestConfigProblems(t *testing.T) {
 	t.Parallel()
 	_, err := New(Config{
 		SecretKey: testSecret[:31], Algorithm: "none", RevocationKey: "list", RevocationOutage: "maybe",
-		DefaultScopes: []string{"account:read"},
+		DefaultScopes: []string{"account:read"}, ScopeClaim: "sub", ClockSkew: MaxClockSkew + 1,
 	})
 	for _, want := range []string{
 		"JWT_SECRET_KEY must have at least 32 bytes", "JWT_ALGORITHM must be HS256", "AUTH_REVOCATION_KEY must contain",
-		"AUTH_REVOCATION_OUTAGE", "AUTH_DEFAULT_SCOPES", "AUTH_REDIS_URL",
+		"AUTH_REVOCATION_OUTAGE", "AUTH_DEFAULT_SCOPES", "AUTH_SCOPE_CLAIM",
+		"AUTH_CLOCK_SKEW", "AUTH_REDIS_URL",
 	} {
 		require.ErrorContains(t, err, want)
 	}
 	client := sharedRedis.client(t)
 	for want, cfg := range map[string]Config{
+		"AUTH_CLOCK_SKEW must be from":   {SecretKey: testSecret, ClockSkew: -1},
 		"choose one":                     {SecretKey: testSecret, JWKSURL: "https://issuer.example/jwks"},
 		"or JWT_JWKS_URL is required":    {},
 		"must be an http or https URL":   {JWKSURL: "file:///etc/keys"},

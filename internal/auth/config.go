@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -24,6 +25,15 @@ const (
 	algES256 = "ES256"
 	algEdDSA = "EdDSA"
 )
+
+// MaxClockSkew is the largest difference between clocks that can be configured.
+const MaxClockSkew = 5 * time.Minute
+
+// maxClaimNameBytes bounds the name of the scope claim.
+const maxClaimNameBytes = 256
+
+// registeredClaims have another meaning (RFC 7519, section 4.1).
+var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
 
 // Outage says how tokens are judged while the Redis of the revocation list is unreachable.
 type Outage string
@@ -58,8 +68,16 @@ type Config struct {
 	RevocationKey string
 	// RevocationOutage is the policy while Redis is unreachable; OutageSnapshot by default.
 	RevocationOutage Outage
-	// DefaultScopes are granted to tokens that have neither a scope nor a scopes claim.
+	// ScopeClaim is the name of the claim that holds the scopes, as a text or an array. If it is empty,
+	// the scopes are those of the claims scope, scopes and scp together.
+	ScopeClaim string
+	// DefaultScopes are granted to tokens that have no scope claim.
 	DefaultScopes []string
+	// ClockSkew is how much the clocks of the issuer and of this process may differ, at most
+	// MaxClockSkew: a token is accepted until exp + ClockSkew, and iat and nbf may be that far in the
+	// future, or minIssueSkew if that is more. 0 by default, because auth services let the revocation
+	// entry of a token expire at exp: after that a revoked token would be accepted again.
+	ClockSkew time.Duration
 	// Redis holds the revocation list; see NewRedis. The caller closes it after Run has returned.
 	Redis *redis.Client
 	// Logger is told when Redis or the JWKS server goes and comes back; slog.Default() if nil.
@@ -92,6 +110,12 @@ func (c *Config) complete() error {
 	}
 	if !slices.Contains([]Outage{OutageSnapshot, OutageDeny, OutageAllow}, c.RevocationOutage) {
 		report("AUTH_REVOCATION_OUTAGE must be snapshot, deny or allow")
+	}
+	if c.ClockSkew < 0 || c.ClockSkew > MaxClockSkew {
+		report("AUTH_CLOCK_SKEW must be from 0s to %s", MaxClockSkew)
+	}
+	if len(c.ScopeClaim) > maxClaimNameBytes || slices.Contains(registeredClaims, c.ScopeClaim) {
+		report("AUTH_SCOPE_CLAIM must be the name of a claim for scopes, such as scp or permissions")
 	}
 	for _, scope := range c.DefaultScopes {
 		if scope != ScopeRead && scope != ScopeWrite {
@@ -135,6 +159,14 @@ func (c *Config) keyProblems() []error {
 			errors.New("JWT_ALGORITHM must be RS256, ES256, EdDSA or empty with JWT_JWKS_URL"))
 	}
 	return problems
+}
+
+// scopeClaims lists the names of the claims that may hold scopes.
+func (c *Config) scopeClaims() []string {
+	if c.ScopeClaim != "" {
+		return []string{c.ScopeClaim}
+	}
+	return []string{"scope", "scopes", "scp"}
 }
 
 // algorithms lists what the parser may accept.

@@ -41,6 +41,10 @@ const (
 	maxRSABits = 8192
 )
 
+// This is not MicahParks/keyfunc: that accepts 1024-bit RSA keys, follows redirects, reads a document
+// of any size, drops the known keys when the issuer publishes none, and cannot tell an unknown key from
+// an issuer that is down.
+
 // keyID names a public key. The algorithm is part of the name, so that a key never verifies a token
 // of another algorithm.
 type keyID struct{ alg, kid string }
@@ -77,7 +81,7 @@ type keyring struct {
 func newKeyring(cfg Config, now func() time.Time) *keyring {
 	k := &keyring{
 		url: cfg.JWKSURL,
-		// A redirect could lead to keys of somebody else.
+		// A redirect could lead to the keys of another party.
 		client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse
 		}},

@@ -201,6 +201,38 @@ func TestJWKSServerDown(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestJWKSSlowServer checks that a server that accepts a request and does not answer it costs the
+// requests that wait for it jwksTimeout together, and not jwksTimeout each.
+func TestJWKSSlowServer(t *testing.T) {
+	t.Parallel()
+	_, key := newEdKey(t)
+	release := make(chan struct{})
+	var fetches atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fetches.Add(1)
+		_, _ = w.Write([]byte(`{"keys":[`))
+		_ = http.NewResponseController(w).Flush()
+		<-release
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(release) })
+	v := newTestVerifier(t, Config{JWKSURL: server.URL}, time.Now)
+	start := time.Now()
+	errs := make(chan error, 8)
+	for range cap(errs) {
+		token := signWith(t, jwt.SigningMethodEdDSA, map[string]any{"kid": rand.Text()}, key, validClaims())
+		go func() {
+			_, err := v.Authenticate(t.Context(), token)
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		requireUnavailable(t, <-errs)
+	}
+	require.Less(t, time.Since(start), 3*jwksTimeout)
+	require.EqualValues(t, 1, fetches.Load())
+}
+
 func TestRunFetchesKeys(t *testing.T) {
 	t.Parallel()
 	public, key := newEdKey(t)

@@ -8,22 +8,20 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
 const (
-	// clockLeeway forgives an issuer whose clock is ahead of ours: it applies to nbf only. An expired
-	// token gets none, because its revocation key expires in Redis together with the token: in a
-	// leeway after exp a revoked token would live again.
-	clockLeeway = 5 * time.Second
+	// minIssueSkew is how far iat and nbf may be in the future if Config.ClockSkew is less: the clock of
+	// an issuer may be a little ahead.
+	minIssueSkew = 5 * time.Second
 	// maxJTIBytes bounds the Redis key. A jti is an opaque text; it needs no other check.
 	maxJTIBytes = 256
-	// tokenGeneration is the size of one of the two generations of verified tokens: 16,384 senders
-	// at once, about 8 MB.
-	tokenGeneration = 8192
+	// maxVerifiedTokens bounds the tokens whose verification is remembered: about 8 MB. The cache has no
+	// expiry, because each token has a different one; Authenticate checks it.
+	maxVerifiedTokens = 16384
 )
 
 // The reasons of our own key function; jwt wraps them.
@@ -99,7 +97,8 @@ func (v *Verifier) verify(ctx context.Context, token string, hash [sha256.Size]b
 	if err != nil || exp == nil {
 		return nil, refused("token has no exp claim")
 	}
-	if !v.now().Before(exp.Time) {
+	expires := exp.Add(v.clockSkew)
+	if !v.now().Before(expires) {
 		return nil, refused("token expired")
 	}
 	sub, err := claims.GetSubject()
@@ -118,9 +117,9 @@ func (v *Verifier) verify(ctx context.Context, token string, hash [sha256.Size]b
 		return nil, err
 	}
 	return &verifiedToken{
-		principal:     Principal{Subject: sub, Scopes: scopes},
+		principal:     Principal{Subject: sub, Scopes: scopes, TokenID: tokenID(token)},
 		revocationKey: v.pattern.key(jti, hex.EncodeToString(hash[:])),
-		expires:       exp.Time,
+		expires:       expires,
 		keys:          keys,
 	}, nil
 }
@@ -140,7 +139,7 @@ func refusal(err error) error {
 		return refused("token signature or algorithm not accepted")
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return refused("token expired")
-	case errors.Is(err, jwt.ErrTokenNotValidYet):
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
 		return refused("token not valid yet")
 	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
 		return refused("token of another issuer")
@@ -153,80 +152,53 @@ func refusal(err error) error {
 	}
 }
 
-// scopes returns the union of the scope and scopes claims. A claim that is there but empty or null
-// grants nothing: the defaults are for tokens whose issuer knows no scopes.
+// tokenID returns the hash of the signed part of a token. The signature is left out, because ES256 has
+// two valid ones for each token.
+func tokenID(token string) string {
+	sum := sha256.Sum256([]byte(token[:strings.LastIndexByte(token, '.')]))
+	return hex.EncodeToString(sum[:16])
+}
+
+// scopes returns the union of the scope claims. A claim that is present but empty or null grants
+// nothing: the defaults are for tokens whose issuer does not use scopes.
 func (v *Verifier) scopes(claims jwt.MapClaims) ([]string, error) {
-	scope, hasScope := claims["scope"]
-	list, hasScopes := claims["scopes"]
-	if !hasScope && !hasScopes {
-		return v.defaultScopes, nil
-	}
 	var granted []string
-	for _, claim := range []any{scope, list} {
-		switch c := claim.(type) {
-		case nil:
-		case string:
-			granted = append(granted, strings.Fields(c)...)
-		case []any:
-			for _, element := range c {
-				s, ok := element.(string)
-				if !ok {
-					return nil, refused("token has a malformed scope claim")
-				}
-				granted = append(granted, s)
-			}
-		default:
+	present := false
+	for _, name := range v.scopeClaims {
+		claim, ok := claims[name]
+		if !ok {
+			continue
+		}
+		present = true
+		scopes, ok := scopesOf(claim)
+		if !ok {
 			return nil, refused("token has a malformed scope claim")
 		}
+		granted = append(granted, scopes...)
+	}
+	if !present {
+		return v.defaultScopes, nil
 	}
 	return granted, nil
 }
 
-// tokenCache remembers verified tokens by their SHA-256, so that a signature is checked once and not
-// in each request. Two generations bound it: when the young one is full it becomes the old one, and
-// what nobody asked for since the last change is forgotten. Refused tokens are not kept, so strangers
-// cannot fill it.
-type tokenCache struct {
-	mu         sync.Mutex
-	young, old map[[sha256.Size]byte]*verifiedToken
-}
-
-func newTokenCache() *tokenCache {
-	return &tokenCache{young: make(map[[sha256.Size]byte]*verifiedToken)}
-}
-
-// get returns the token if it was verified with these keys and has not expired.
-func (c *tokenCache) get(hash [sha256.Size]byte, keys *keySet, now time.Time) (*verifiedToken, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	token, young := c.young[hash]
-	if !young {
-		var old bool
-		if token, old = c.old[hash]; !old {
-			return nil, false
+// scopesOf returns the scopes of one claim: a text that separates them by spaces (RFC 8693, section
+// 4.2), or an array of texts, each of which is one scope.
+func scopesOf(claim any) (scopes []string, ok bool) {
+	switch claim := claim.(type) {
+	case nil:
+		return nil, true
+	case string:
+		return strings.Fields(claim), true
+	case []any:
+		for _, element := range claim {
+			scope, ok := element.(string)
+			if !ok {
+				return nil, false
+			}
+			scopes = append(scopes, scope)
 		}
-		delete(c.old, hash)
+		return scopes, true
 	}
-	if token.keys != keys || !now.Before(token.expires) {
-		delete(c.young, hash)
-		return nil, false
-	}
-	if !young {
-		c.store(hash, token)
-	}
-	return token, true
-}
-
-func (c *tokenCache) put(hash [sha256.Size]byte, token *verifiedToken) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.store(hash, token)
-}
-
-// store adds a token that is not in the young generation, or replaces one there.
-func (c *tokenCache) store(hash [sha256.Size]byte, token *verifiedToken) {
-	if len(c.young) >= tokenGeneration {
-		c.young, c.old = make(map[[sha256.Size]byte]*verifiedToken), c.young
-	}
-	c.young[hash] = token
+	return nil, false
 }

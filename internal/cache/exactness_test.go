@@ -45,7 +45,7 @@ func (c catalog) render(t *testing.T, p *process) map[cache.Key]string {
 	ctx := t.Context()
 	got := map[cache.Key]string{}
 	for _, id := range c.users {
-		a, err := p.service.UserByID(ctx, id, "")
+		a, err := p.service.UserByID(ctx, id, nil)
 		require.NoError(t, err)
 		got[cache.UserKey(id)] = string(a.Body)
 	}
@@ -54,10 +54,10 @@ func (c catalog) render(t *testing.T, p *process) map[cache.Key]string {
 		require.NoError(t, err)
 		got[key] = body[:min(len(body), len(`{"id":"`)+len(uuid.UUID{}.String()))]
 	}
-	groups, err := p.service.Groups(ctx, "")
+	groups, err := p.service.Groups(ctx, nil)
 	require.NoError(t, err)
 	got[cache.UserGroupsKey] = string(groups.Body)
-	types, err := p.service.ContactTypes(ctx, "")
+	types, err := p.service.ContactTypes(ctx, nil)
 	require.NoError(t, err)
 	got[cache.ContactTypesKey] = string(types.Body)
 	return got
@@ -156,13 +156,14 @@ func TestWritesKillExactlyWhatTheyChange(t *testing.T) {
 		{"activate a user", func() error { _, err := s.UpdateUser(ctx, one, accounts.UserPatch{IsActive: &yes}); return err }, 3},
 		{"a contact that is no identifier", func() error { _, err := s.AddContact(ctx, one, "messenger", "@uno"); return err }, 1},
 		{"an identifier that replaces another", func() error { _, err := s.AddContact(ctx, two, "second_login", "login.new"); return err }, 3},
-		{"deactivate a contact", func() error { return s.DeactivateContact(ctx, contactOf(one, "phone")) }, 2},
+		{"deactivate a contact", func() error { _, err := s.DeactivateContact(ctx, contactOf(one, "phone"), nil); return err }, 2},
 		{"deactivate it again", func() error {
 			list, _, err := s.UserContacts(ctx, one, true)
 			require.NoError(t, err)
 			for _, contact := range list {
 				if !contact.IsActive {
-					require.NoError(t, s.DeactivateContact(ctx, contact.ID))
+					_, err = s.DeactivateContact(ctx, contact.ID, nil)
+					require.NoError(t, err)
 				}
 			}
 			return err
@@ -173,16 +174,20 @@ func TestWritesKillExactlyWhatTheyChange(t *testing.T) {
 			return err
 		}, 1},
 		{"a new group", func() error { _, err := s.CreateGroup(ctx, "new"); return err }, 1},
-		{"rename a group", func() error { name := "employees"; _, err := s.UpdateGroup(ctx, staff.ID, &name); return err }, 3},
-		{"rename it to its name", func() error { name := "employees"; _, err := s.UpdateGroup(ctx, staff.ID, &name); return err }, 0},
+		{"rename a group", func() error { name := "employees"; _, err := s.UpdateGroup(ctx, staff.ID, &name, nil); return err }, 3},
+		{"rename it to its name", func() error { name := "employees"; _, err := s.UpdateGroup(ctx, staff.ID, &name, nil); return err }, 0},
 		{"a new contact type", func() error { _, err := s.CreateContactType(ctx, "fax", "reject"); return err }, 1},
-		{"rename a contact type", func() error { name := "chat"; _, err := s.UpdateContactType(ctx, messenger.ID, &name, nil); return err }, 2},
+		{"rename a contact type", func() error {
+			name := "chat"
+			_, err := s.UpdateContactType(ctx, messenger.ID, &name, nil, nil)
+			return err
+		}, 2},
 		{"what a second contact does", func() error {
 			fax := "replace"
-			list, err := s.ContactTypes(ctx, "")
+			list, err := s.ContactTypes(ctx, nil)
 			require.NoError(t, err)
 			id := regexp.MustCompile(`"id":"([^"]+)","name":"fax"`).FindSubmatch(list.Body)
-			_, err = s.UpdateContactType(ctx, uuid.MustParse(string(id[1])), nil, &fax)
+			_, err = s.UpdateContactType(ctx, uuid.MustParse(string(id[1])), nil, &fax, nil)
 			return err
 		}, 1},
 		{"join a group", func() error { _, err := s.SetMembership(ctx, three, others.ID, true); return err }, 1},
@@ -260,7 +265,7 @@ func TestRenameOfALargeGroupCostsNoMoreThanOfASmallOne(t *testing.T) {
 		// Markers that are over would be removed on the way: one command more, after a slow start.
 		require.NoError(t, p.Redis().Del(t.Context(), "accounts:dirty").Err())
 		require.NoError(t, p.Redis().ConfigResetStat(t.Context()).Err())
-		_, err := p.service.UpdateGroup(t.Context(), id, &name)
+		_, err := p.service.UpdateGroup(t.Context(), id, &name, nil)
 		require.NoError(t, err)
 		stats, err := p.Redis().Info(t.Context(), "commandstats").Result()
 		require.NoError(t, err)
@@ -318,11 +323,11 @@ func TestEntriesAreFreshRendersWhenFaultsHeal(t *testing.T) {
 					_, _ = p.service.UpdateUser(ctx, c.users[k], accounts.UserPatch{Profile: profile(fmt.Sprint(i, n))})
 				case 1:
 					name := fmt.Sprintf("group %d %d %d", k, i, n)
-					_, _ = p.service.UpdateGroup(ctx, groups[k], &name)
+					_, _ = p.service.UpdateGroup(ctx, groups[k], &name, nil)
 				case 2, 3:
-					_, _ = p.service.UserByIdentifier(ctx, fmt.Sprintf("+7916000000%d", k), "")
+					_, _ = p.service.UserByIdentifier(ctx, fmt.Sprintf("+7916000000%d", k), nil)
 				default:
-					_, _ = p.service.UserByID(ctx, c.users[k], "")
+					_, _ = p.service.UserByID(ctx, c.users[k], nil)
 				}
 			}
 		})

@@ -19,7 +19,7 @@ func phoneKey(phone string) cache.Key {
 
 // byPhone is a request by identifier. The answer is the body, or "not found".
 func (p *process) byPhone(phone string) (string, error) {
-	a, err := p.service.UserByIdentifier(context.Background(), phone, "")
+	a, err := p.service.UserByIdentifier(context.Background(), phone, nil)
 	if errcode.Of(err) == errcode.NotFound {
 		return "not found", nil
 	}
@@ -94,10 +94,12 @@ func phoneMoves(t *testing.T, w *world) {
 	read.await(t)
 	contacts, _, err := b.service.UserContacts(t.Context(), from.id, false)
 	require.NoError(t, err)
-	require.NoError(t, b.service.DeactivateContact(t.Context(), contacts[0].ID))
+	_, err = b.service.DeactivateContact(t.Context(), contacts[0].ID, nil)
+	require.NoError(t, err)
 	own, _, err := b.service.UserContacts(t.Context(), to.id, false)
 	require.NoError(t, err)
-	require.NoError(t, b.service.DeactivateContact(t.Context(), own[0].ID))
+	_, err = b.service.DeactivateContact(t.Context(), own[0].ID, nil)
+	require.NoError(t, err)
 	_, err = b.service.AddContact(t.Context(), to.id, "phone", from.phone)
 	require.NoError(t, err)
 	read.release()

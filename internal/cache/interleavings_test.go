@@ -328,7 +328,7 @@ func primaryDownMiss(t *testing.T, w *world) {
 	proxy.Cut()
 	_, err = a.get(&loader{id: id})
 	requireUnavailable(t, err)
-	_, err = a.service.UserByIdentifier(t.Context(), "+79180000000", "")
+	_, err = a.service.UserByIdentifier(t.Context(), "+79180000000", nil)
 	requireUnavailable(t, err)
 	require.NotEmpty(t, a.answer(t, w.user(t).id).Body, "what the replica has is answered")
 }

@@ -168,7 +168,7 @@ func (p *process) setProfile(t *testing.T, id uuid.UUID, value string) change {
 func (p *process) renameGroup(t *testing.T, id uuid.UUID, name string) change {
 	t.Helper()
 	return p.commit(t, func(ctx context.Context, q write.Querier) (change, error) {
-		row, err := q.UpdateUserGroupV1(ctx, id, &name, &name)
+		row, err := q.UpdateUserGroupV1(ctx, write.UpdateUserGroupV1Params{GroupID: id, Name: &name, NameKey: &name})
 		return change{row.Touched, row.OutboxID}, err
 	})
 }

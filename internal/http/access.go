@@ -2,18 +2,20 @@ package httpapi
 
 import (
 	"net/http"
+	"reflect"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
 	"github.com/payment-services/accounts/internal/auth"
 	"github.com/payment-services/accounts/internal/errcode"
 )
 
-// access says who may use a route.
+// access is who may use a route.
 type access int
 
 const (
-	public      access = iota // everybody; such a route is not below /accounts
+	public      access = iota // every client; such a route is not below /accounts
 	anyToken                  // every valid token: the dictionaries
 	ownerOrRead               // accounts:read, or the user {user_id} itself
 	readAccess                // accounts:read
@@ -47,12 +49,40 @@ func (a access) scope() string {
 	return ""
 }
 
-// isUser compares as ids: a subject may be written in upper case.
+// isUser reports whether subject is this user's id. Both are compared as ids: a subject may be in upper
+// case. Every other spelling of a UUID is the name of something else.
 func isUser(subject, pathID string) bool {
-	s, err := uuid.Parse(subject)
-	if err != nil {
+	s, ok := parseUUID(subject)
+	if !ok {
 		return false
 	}
-	id, err := uuid.Parse(pathID)
-	return err == nil && s == id
+	id, ok := parseUUID(pathID)
+	return ok && s == id
+}
+
+// Written is the answer to a write for a token that may not read what it wrote.
+type Written struct {
+	ID      uuid.UUID `json:"id"`
+	Version int64     `json:"version" doc:"Rises with every change of the resource."`
+}
+
+const writtenDescription = "A token without the scope " + auth.ScopeRead + " gets the id and the version only."
+
+// mayRead reports whether the token may read every user, contact and membership.
+func (w *response) mayRead() bool { return w.principal.Has(auth.ScopeRead) }
+
+// mayReadUser reports whether the token may read this user: every user with the scope, and without it
+// its own while that is active. The scopes of a token are the issuer's decision; the right to read
+// oneself comes from being a user, and a deactivated user has lost it.
+func (w *response) mayReadUser(id uuid.UUID, active bool) bool {
+	return w.mayRead() || active && isUser(w.principal.Subject, id.String())
+}
+
+// eitherOf is the schema of an answer that has one of these types.
+func eitherOf(r huma.Registry, types ...reflect.Type) *huma.Schema {
+	schema := &huma.Schema{}
+	for _, t := range types {
+		schema.AnyOf = append(schema.AnyOf, r.Schema(t, true, ""))
+	}
+	return schema
 }

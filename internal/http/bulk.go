@@ -51,7 +51,7 @@ type BulkRow struct {
 	Status string     `json:"status" enum:"created,exists,merged,conflict,invalid"`
 	Code   string     `json:"code,omitempty" example:"invalid_phone" doc:"Why the row was refused."`
 	Column string     `json:"column,omitempty" example:"phone" doc:"The column at fault."`
-	UserID *uuid.UUID `json:"user_id,omitempty"`
+	UserID *uuid.UUID `json:"user_id,omitempty" doc:"A token without the scope accounts:read gets it for created users only."`
 }
 
 var (
@@ -90,7 +90,7 @@ func (a *API) createUsers(ctx context.Context, w *response, in *input) error {
 	if err != nil {
 		return err
 	}
-	return w.json(http.StatusOK, newBulkResult(result))
+	return w.json(http.StatusOK, newBulkResult(result, w.mayRead()))
 }
 
 func (in *input) bulkOptions() accounts.BulkOptions {
@@ -100,12 +100,17 @@ func (in *input) bulkOptions() accounts.BulkOptions {
 	}
 }
 
-func newBulkResult(result accounts.BulkResult) BulkResult {
+// newBulkResult leaves out the ids of existing users unless the token may read them: a list of phones
+// would otherwise find the users that they belong to.
+func newBulkResult(result accounts.BulkResult, mayRead bool) BulkResult {
 	answer := BulkResult{
 		Total: len(result.Rows), Counts: Counts(result.Counts), Rows: make([]BulkRow, len(result.Rows)),
 	}
 	for i, r := range result.Rows {
-		answer.Rows[i] = BulkRow{Row: r.Number, Status: r.Status, Code: r.Code, Column: r.Column, UserID: r.UserID}
+		answer.Rows[i] = BulkRow{Row: r.Number, Status: r.Status, Code: r.Code, Column: r.Column}
+		if mayRead || r.Status == accounts.RowCreated {
+			answer.Rows[i].UserID = r.UserID
+		}
 	}
 	return answer
 }

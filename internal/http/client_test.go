@@ -33,7 +33,9 @@ func TestGeneratedClient(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.NotNil(t, created.JSON201, string(created.Body))
-	id := created.JSON201.Id
+	user, err := created.JSON201.AsUserDetail()
+	require.NoError(t, err)
+	id := user.Id
 
 	found, err := c.GetUserByIdentifierWithResponse(ctx, &client.GetUserByIdentifierParams{Identifier: "+79991234567"})
 	require.NoError(t, err)

@@ -50,24 +50,26 @@ func (a *API) addContactTypes() {
 	a.add(route{
 		method: http.MethodGet, path: "/accounts/contact-types/{id}", id: "get-contact-type", tag: tagContactTypes,
 		summary: "A contact type", access: anyToken,
-		params: []*huma.Param{idParam},
-		status: http.StatusOK, result: reflect.TypeFor[ContactType](), headers: []string{"X-Cache", "X-Data-Source"},
+		params: []*huma.Param{idParam, ifNoneMatchParam},
+		status: http.StatusOK, result: reflect.TypeFor[ContactType](), headers: []string{"ETag", "X-Cache", "X-Data-Source"},
 		errors: []errcode.Code{errcode.NotFound}, handle: a.getContactType,
 	})
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/contact-types", id: "create-contact-type", tag: tagContactTypes,
 		summary: "Create a contact type", access: writeAccess,
 		body:   reflect.TypeFor[NewContactType](),
-		status: http.StatusCreated, result: reflect.TypeFor[ContactType](), headers: []string{"Location"},
+		status: http.StatusCreated, result: reflect.TypeFor[ContactType](), headers: []string{"ETag", "Location"},
 		errors: []errcode.Code{errcode.NameTaken, errcode.LimitReached, errcode.OutcomeUnknown}, handle: a.createContactType,
 	})
 	a.add(route{
 		method: http.MethodPatch, path: "/accounts/contact-types/{id}", id: "update-contact-type", tag: tagContactTypes,
 		summary: "Change a contact type", access: writeAccess,
-		params: []*huma.Param{idParam},
+		params: []*huma.Param{idParam, ifMatchParam},
 		body:   reflect.TypeFor[ContactTypePatch](), mergePatch: true,
-		status: http.StatusOK, result: reflect.TypeFor[ContactType](),
-		errors: []errcode.Code{errcode.NotFound, errcode.NameTaken, errcode.ContactTypeConflict, errcode.OutcomeUnknown},
+		status: http.StatusOK, result: reflect.TypeFor[ContactType](), headers: []string{"ETag"},
+		errors: []errcode.Code{
+			errcode.NotFound, errcode.NameTaken, errcode.ContactTypeConflict, errcode.PreconditionFailed, errcode.OutcomeUnknown,
+		},
 		handle: a.updateContactType,
 	})
 }
@@ -86,6 +88,7 @@ func (a *API) listContactTypes(ctx context.Context, w *response, in *input) erro
 
 func (a *API) getContactType(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
+	tags := in.ifNoneMatch()
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -94,7 +97,7 @@ func (a *API) getContactType(ctx context.Context, w *response, in *input) error 
 		return err
 	}
 	w.from(origin)
-	return w.json(http.StatusOK, newContactType(contactType))
+	return w.resource(http.StatusOK, contactType.Version(), newContactType(contactType), tags)
 }
 
 func (a *API) createContactType(ctx context.Context, w *response, in *input) error {
@@ -107,20 +110,21 @@ func (a *API) createContactType(ctx context.Context, w *response, in *input) err
 		return err
 	}
 	w.Header().Set("Location", "/accounts/contact-types/"+contactType.ID.String())
-	return w.json(http.StatusCreated, newContactType(contactType))
+	return w.resource(http.StatusCreated, contactType.Version(), newContactType(contactType), nil)
 }
 
 func (a *API) updateContactType(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
+	versions := in.ifMatch()
 	body := readBody[ContactTypePatch](in)
 	if err := in.err(); err != nil {
 		return err
 	}
-	contactType, err := a.accounts.UpdateContactType(ctx, id, body.Name, body.OnSecond)
+	contactType, err := a.accounts.UpdateContactType(ctx, id, body.Name, body.OnSecond, versions)
 	if err != nil {
-		return err
+		return w.refused(err, contactType.Version(), newContactType(contactType))
 	}
-	return w.json(http.StatusOK, newContactType(contactType))
+	return w.resource(http.StatusOK, contactType.Version(), newContactType(contactType), nil)
 }
 
 func newContactType(t accounts.ContactType) ContactType {

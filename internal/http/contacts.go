@@ -21,7 +21,16 @@ type Contact struct {
 	Value         string     `json:"value" example:"+7 (999) 123-45-67" doc:"As it was given."`
 	IsActive      bool       `json:"is_active"`
 	CreatedAt     time.Time  `json:"created_at"`
+	UpdatedAt     time.Time  `json:"updated_at"`
 	DeactivatedAt *time.Time `json:"deactivated_at"`
+}
+
+// writtenContact documents the two answers to a write of a contact.
+type writtenContact struct{}
+
+// Schema implements huma.SchemaProvider.
+func (writtenContact) Schema(r huma.Registry) *huma.Schema {
+	return eitherOf(r, reflect.TypeFor[Contact](), reflect.TypeFor[Written]())
 }
 
 // ContactList is the contacts of a user.
@@ -48,10 +57,10 @@ func (a *API) addContacts() {
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/contacts", id: "add-contact", tag: tagContacts,
 		summary: "Add a contact to a user", access: writeAccess,
-		description: "on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with " +
-			"the deactivated ones.",
-		body:        reflect.TypeFor[NewContact](),
-		status:      http.StatusCreated, result: reflect.TypeFor[Contact](), headers: []string{"Location"},
+		description: "on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active " +
+			"contacts, and 1,000 with the deactivated ones. " + writtenDescription,
+		body:   reflect.TypeFor[NewContact](),
+		status: http.StatusCreated, result: reflect.TypeFor[writtenContact](), headers: []string{"ETag", "Location"},
 		errors: []errcode.Code{
 			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
@@ -60,19 +69,20 @@ func (a *API) addContacts() {
 	a.add(route{
 		method: http.MethodGet, path: "/accounts/contacts/{id}", id: "get-contact", tag: tagContacts,
 		summary: "A contact", access: readAccess,
-		params: []*huma.Param{idParam},
-		status: http.StatusOK, result: reflect.TypeFor[Contact](), headers: []string{"X-Cache", "X-Data-Source"},
+		params: []*huma.Param{idParam, ifNoneMatchParam},
+		status: http.StatusOK, result: reflect.TypeFor[Contact](), headers: []string{"ETag", "X-Cache", "X-Data-Source"},
 		errors: []errcode.Code{errcode.NotFound}, handle: a.getContact,
 	})
 	a.add(route{
 		method: http.MethodPatch, path: "/accounts/contacts/{id}", id: "update-contact", tag: tagContacts,
 		summary: "Change the value of a contact, deactivate or reactivate it", access: writeAccess,
-		description: "A deactivated contact is history: its value changes only together with is_active true.",
-		params:      []*huma.Param{idParam},
+		description: "A deactivated contact is history: its value changes only together with is_active true. " + writtenDescription,
+		params:      []*huma.Param{idParam, ifMatchParam},
 		body:        reflect.TypeFor[ContactPatch](), mergePatch: true,
-		status: http.StatusOK, result: reflect.TypeFor[Contact](),
+		status: http.StatusOK, result: reflect.TypeFor[writtenContact](), headers: []string{"ETag"},
 		errors: []errcode.Code{
-			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
+			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin,
+			errcode.PreconditionFailed, errcode.OutcomeUnknown,
 		},
 		handle: a.updateContact,
 	})
@@ -80,9 +90,9 @@ func (a *API) addContacts() {
 		method: http.MethodDelete, path: "/accounts/contacts/{id}", id: "deactivate-contact", tag: tagContacts,
 		summary: "Deactivate a contact", access: writeAccess,
 		description: "It stays as history, and its value is free again.",
-		params:      []*huma.Param{idParam},
+		params:      []*huma.Param{idParam, ifMatchParam},
 		status:      http.StatusNoContent,
-		errors:      []errcode.Code{errcode.NotFound, errcode.OutcomeUnknown}, handle: a.deactivateContact,
+		errors:      []errcode.Code{errcode.NotFound, errcode.PreconditionFailed, errcode.OutcomeUnknown}, handle: a.deactivateContact,
 	})
 	a.add(route{
 		method: http.MethodGet, path: "/accounts/contacts/user/{user_id}", id: "list-user-contacts", tag: tagContacts,
@@ -103,11 +113,12 @@ func (a *API) addContact(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	w.Header().Set("Location", "/accounts/contacts/"+contact.ID.String())
-	return w.json(http.StatusCreated, newContact(contact))
+	return w.resource(http.StatusCreated, contact.Version(), w.writtenContact(contact), nil)
 }
 
 func (a *API) getContact(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
+	tags := in.ifNoneMatch()
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -116,29 +127,33 @@ func (a *API) getContact(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	w.from(origin)
-	return w.json(http.StatusOK, newContact(contact))
+	return w.resource(http.StatusOK, contact.Version(), newContact(contact), tags)
 }
 
 func (a *API) updateContact(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
+	versions := in.ifMatch()
 	body := readBody[ContactPatch](in)
 	if err := in.err(); err != nil {
 		return err
 	}
-	contact, err := a.accounts.UpdateContact(ctx, id, accounts.ContactPatch{Value: body.Value, IsActive: body.IsActive})
+	contact, err := a.accounts.UpdateContact(ctx, id, accounts.ContactPatch{
+		Value: body.Value, IsActive: body.IsActive, Versions: versions,
+	})
 	if err != nil {
-		return err
+		return w.refused(err, contact.Version(), w.writtenContact(contact))
 	}
-	return w.json(http.StatusOK, newContact(contact))
+	return w.resource(http.StatusOK, contact.Version(), w.writtenContact(contact), nil)
 }
 
 func (a *API) deactivateContact(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
+	versions := in.ifMatch()
 	if err := in.err(); err != nil {
 		return err
 	}
-	if err := a.accounts.DeactivateContact(ctx, id); err != nil {
-		return err
+	if contact, err := a.accounts.DeactivateContact(ctx, id, versions); err != nil {
+		return w.refused(err, contact.Version(), w.writtenContact(contact))
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -162,9 +177,18 @@ func (a *API) listUserContacts(ctx context.Context, w *response, in *input) erro
 	return w.json(http.StatusOK, answer)
 }
 
+// writtenContact returns the answer to a write of this contact.
+func (w *response) writtenContact(c accounts.Contact) any {
+	if w.mayRead() {
+		return newContact(c)
+	}
+	return Written{ID: c.ID, Version: c.Version()}
+}
+
 func newContact(c accounts.Contact) Contact {
 	contact := Contact{
-		ID: c.ID, UserID: c.UserID, Type: c.Type, Value: c.Value, IsActive: c.IsActive, CreatedAt: c.CreatedAt.UTC(),
+		ID: c.ID, UserID: c.UserID, Type: c.Type, Value: c.Value, IsActive: c.IsActive,
+		CreatedAt: c.CreatedAt.UTC(), UpdatedAt: c.UpdatedAt.UTC(),
 	}
 	if c.DeactivatedAt != nil {
 		contact.DeactivatedAt = new(c.DeactivatedAt.UTC())

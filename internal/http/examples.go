@@ -25,6 +25,8 @@ func (a *API) example(s *huma.Schema) any {
 		return s.Enum[0]
 	case len(s.OneOf) > 0:
 		return a.example(s.OneOf[0])
+	case len(s.AnyOf) > 0:
+		return a.example(s.AnyOf[0])
 	}
 	switch s.Type {
 	case huma.TypeObject:

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/payment-services/accounts/internal/accounts"
+	"github.com/payment-services/accounts/internal/auth"
 	"github.com/payment-services/accounts/internal/errcode"
 )
 
@@ -50,7 +51,8 @@ func (a *API) addImports() {
 		method: http.MethodGet, path: "/accounts/imports/{id}/result", id: "get-import-result", tag: tagImports,
 		summary: "The rows of an upload and what became of each, as CSV", access: writeAccess, slow: true,
 		description: "At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program " +
-			"would take for a formula begins with an apostrophe. Kept for 30 days.",
+			"would take for a formula begins with an apostrophe. Kept for 30 days. A token without the scope " +
+			auth.ScopeRead + " gets user_id for created users only.",
 		params: []*huma.Param{idParam},
 		status: http.StatusOK, result: reflect.TypeFor[csvText](), mediaType: "text/csv", headers: []string{"Content-Disposition"},
 		errors: []errcode.Code{errcode.NotFound}, handle: a.getImportResult,
@@ -83,7 +85,7 @@ func (a *API) getImportResult(ctx context.Context, w *response, in *input) error
 	_ = file.Write([]string{"phone", "user_groups", "result", "code", "user_id"})
 	err := a.accounts.ImportRows(ctx, id, func(row accounts.ImportRow) error {
 		userID := ""
-		if row.UserID != nil {
+		if row.UserID != nil && (w.mayRead() || row.Status == accounts.RowCreated) {
 			userID = row.UserID.String()
 		}
 		return file.Write([]string{harmlessCell(row.Phone), harmlessCell(row.Groups), row.Status, row.Code, userID})

@@ -38,6 +38,7 @@ type queryPair struct{ name, raw string }
 // list of everybody.
 func newInput(a *API, w *response, r *http.Request, rt *route) *input {
 	in := &input{api: a, w: w, r: r, route: rt, query: splitQuery(r.URL.RawQuery)}
+	in.checkPreconditions()
 	for _, pair := range in.query {
 		known := slices.ContainsFunc(rt.params, func(p *huma.Param) bool {
 			return p.In == "query" && p.Name == pair.name
@@ -168,11 +169,15 @@ func (in *input) optionalUUID(p *huma.Param) *uuid.UUID {
 
 const uuidMessage = "must be a UUID: 32 hexadecimal digits in groups of 8-4-4-4-12"
 
-// parseUUID knows the one form that format "uuid" of JSON Schema means.
+// parseUUID reads the one form that format "uuid" of JSON Schema means: 36 characters. uuid.Parse alone
+// accepts others too, and any two characters around a UUID.
 func parseUUID(text string) (uuid.UUID, bool) {
 	const canonicalLength = 36
+	if len(text) != canonicalLength {
+		return uuid.Nil, false
+	}
 	id, err := uuid.Parse(text)
-	return id, err == nil && len(text) == canonicalLength
+	return id, err == nil
 }
 
 // integer returns the value of a parameter within the limits of its schema, or the schema's default.
@@ -232,40 +237,6 @@ func (in *input) time(p *huma.Param) *time.Time {
 		return nil
 	}
 	return &t
-}
-
-// ifNoneMatch returns the header's list of entity tags, which may be spread over several lines.
-func (in *input) ifNoneMatch() string {
-	lines := in.r.Header["If-None-Match"]
-	if len(lines) == 1 {
-		return lines[0]
-	}
-	return strings.Join(lines, ", ")
-}
-
-// ifMatch returns the version that If-Match names, or nil if any will do. Only the part of the tag
-// before the first "-" counts: the rest is a hash of a document that only the cache knows.
-func (in *input) ifMatch() *int64 {
-	lines := in.r.Header["If-Match"]
-	if lines == nil {
-		return nil
-	}
-	tag := strings.Trim(strings.Join(lines, ","), " \t")
-	if tag == "*" {
-		return nil
-	}
-	// A weak tag never equals another one here (RFC 9110, section 13.1.1), and no version is 0.
-	strong, weak := strings.CutPrefix(tag, "W/")
-	text, hash, _ := strings.Cut(strings.Trim(strong, `"`), "-")
-	version, err := strconv.ParseUint(text, 10, 63)
-	if err != nil || hash == "" || strong != `"`+text+"-"+hash+`"` || strings.ContainsAny(hash, "\", \t") {
-		in.wrong("If-Match", "invalid_etag", `must be * or the one ETag of an answer: "<version>-<hash>"`)
-		return nil
-	}
-	if weak {
-		version = 0
-	}
-	return new(int64(version))
 }
 
 // shownName returns a name that the client made up as an error may repeat it. What does not look like

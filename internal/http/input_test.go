@@ -87,63 +87,6 @@ func TestQueryParameters(t *testing.T) {
 	}
 }
 
-func TestIfMatch(t *testing.T) {
-	t.Parallel()
-	const any, bad = -1, -2
-	for header, want := range map[string]int64{
-		`*`:                       any,
-		`"7-abc"`:                 7,
-		` "7-abc" `:               7,
-		`"7-abc-phone"`:           7,
-		`W/"7-abc"`:               0, // never equal
-		`"0-a"`:                   0,
-		`"9223372036854775807-a"`: 1<<63 - 1,
-		`"9223372036854775808-a"`: bad,
-		``:                        bad,
-		`7-abc`:                   bad,
-		`"7-abc`:                  bad,
-		`"7"`:                     bad,
-		`"7-"`:                    bad,
-		`"-abc"`:                  bad,
-		`"+7-abc"`:                bad,
-		`"x-abc"`:                 bad,
-		`""7-abc""`:               bad,
-		`w/"7-abc"`:               bad,
-		`"7-abc", "8-def"`:        bad,
-		`"7-abc" x`:               bad,
-		`**`:                      bad,
-	} {
-		in := newTestInput("")
-		in.r.Header.Set("If-Match", header)
-		got := in.ifMatch()
-		switch want {
-		case bad:
-			require.Equal(t, []string{"If-Match invalid_etag"}, in.faults(), header)
-		case any:
-			require.Nil(t, got, header)
-			require.NoError(t, in.err(), header)
-		default:
-			require.NoError(t, in.err(), header)
-			require.Equal(t, want, *got, header)
-		}
-	}
-	require.Nil(t, newTestInput("").ifMatch())
-	in := newTestInput("")
-	in.r.Header["If-Match"] = []string{`"7-abc"`, `"8-def"`}
-	in.ifMatch()
-	require.Error(t, in.err())
-}
-
-func TestIfNoneMatch(t *testing.T) {
-	t.Parallel()
-	in := newTestInput("")
-	require.Empty(t, in.ifNoneMatch())
-	in.r.Header["If-None-Match"] = []string{`"a", W/"b"`}
-	require.Equal(t, `"a", W/"b"`, in.ifNoneMatch())
-	in.r.Header["If-None-Match"] = []string{`"a"`, `"b"`}
-	require.Equal(t, `"a", "b"`, in.ifNoneMatch())
-}
-
 func TestFaultsOfAllPartsComeTogether(t *testing.T) {
 	t.Parallel()
 	s := newBareAPI(t)

@@ -63,7 +63,7 @@ func (a *API) addLookup() {
 		description: "Like by-identifier, and keeps personal data out of URLs. It changes nothing.",
 		body:        reflect.TypeFor[Lookup](),
 		status:      http.StatusOK, result: reflect.TypeFor[LookupResults](), headers: []string{"X-Cache", "X-Data-Source"},
-		guess: true, handle: a.lookup,
+		handle: a.lookup,
 	})
 }
 
@@ -76,18 +76,27 @@ func (a *API) lookup(ctx context.Context, w *response, in *input) error {
 	for i, text := range body.Identifiers {
 		texts[i] = string(text)
 	}
+	unknown, err := a.reserveUnknown(w, len(texts))
+	if err != nil {
+		return err
+	}
+	defer unknown.settle()
 	found, origin, err := a.accounts.Lookup(ctx, texts)
 	if err != nil {
 		return err
 	}
+	misses := 0
 	answer := LookupResults{Results: make([]LookupResult, len(found))}
 	for i, r := range found {
 		answer.Results[i] = LookupResult{Index: i, Status: r.Status, User: r.User}
 		if r.Status == accounts.LookupFound {
 			answer.Results[i].MatchedBy = string(r.MatchedBy)
 		} else {
-			w.guesses++
+			misses++
 		}
+	}
+	if err := unknown.count(misses); err != nil {
+		return err
 	}
 	w.from(origin)
 	return w.json(http.StatusOK, answer)

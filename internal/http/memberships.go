@@ -23,6 +23,21 @@ type Membership struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
+// WrittenMembership is the answer to a write of a membership for a token that may not read it.
+type WrittenMembership struct {
+	UserID  uuid.UUID `json:"user_id"`
+	GroupID uuid.UUID `json:"group_id"`
+	Version int64     `json:"version" doc:"Rises with every change of the membership."`
+}
+
+// writtenMembership documents the two answers to a write of a membership.
+type writtenMembership struct{}
+
+// Schema implements huma.SchemaProvider.
+func (writtenMembership) Schema(r huma.Registry) *huma.Schema {
+	return eitherOf(r, reflect.TypeFor[Membership](), reflect.TypeFor[WrittenMembership]())
+}
+
 // MembershipList is the active memberships of a user, or a part of those of a group.
 type MembershipList struct {
 	Items      []Membership `json:"items" nullable:"false"`
@@ -77,9 +92,9 @@ func (a *API) addMemberships() {
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/user-group-memberships", id: "set-user-group-membership", tag: tagMemberships,
 		summary: "Put a user into a group", access: writeAccess,
-		description: "Idempotent: it sets what the membership is to be.",
+		description: "Idempotent: it sets what the membership is to be. " + writtenDescription,
 		body:        reflect.TypeFor[NewMembership](),
-		status:      http.StatusOK, result: reflect.TypeFor[Membership](),
+		status:      http.StatusOK, result: reflect.TypeFor[writtenMembership](), headers: []string{"ETag"},
 		errors: []errcode.Code{errcode.NotFound, errcode.OutcomeUnknown}, handle: a.setMembership,
 	})
 	a.add(route{
@@ -94,25 +109,26 @@ func (a *API) addMemberships() {
 	a.add(route{
 		method: http.MethodGet, path: path, id: "get-user-group-membership", tag: tagMemberships,
 		summary: "A membership, active or ended", access: readAccess,
-		params: []*huma.Param{userIDParam, groupPathParam},
-		status: http.StatusOK, result: reflect.TypeFor[Membership](), headers: []string{"X-Cache", "X-Data-Source"},
+		params: []*huma.Param{userIDParam, groupPathParam, ifNoneMatchParam},
+		status: http.StatusOK, result: reflect.TypeFor[Membership](), headers: []string{"ETag", "X-Cache", "X-Data-Source"},
 		errors: []errcode.Code{errcode.NotFound}, handle: a.getMembership,
 	})
 	a.add(route{
 		method: http.MethodPatch, path: path, id: "update-user-group-membership", tag: tagMemberships,
 		summary: "End a membership or begin it again", access: writeAccess,
-		params: []*huma.Param{userIDParam, groupPathParam},
-		body:   reflect.TypeFor[MembershipPatch](), mergePatch: true,
-		status: http.StatusOK, result: reflect.TypeFor[Membership](),
-		errors: []errcode.Code{errcode.NotFound, errcode.OutcomeUnknown}, handle: a.updateMembership,
+		description: writtenDescription,
+		params:      []*huma.Param{userIDParam, groupPathParam, ifMatchParam},
+		body:        reflect.TypeFor[MembershipPatch](), mergePatch: true,
+		status: http.StatusOK, result: reflect.TypeFor[writtenMembership](), headers: []string{"ETag"},
+		errors: []errcode.Code{errcode.NotFound, errcode.PreconditionFailed, errcode.OutcomeUnknown}, handle: a.updateMembership,
 	})
 	a.add(route{
 		method: http.MethodDelete, path: path, id: "end-user-group-membership", tag: tagMemberships,
 		summary: "End a membership", access: writeAccess,
 		description: "It stays as history. Ending it again changes nothing.",
-		params:      []*huma.Param{userIDParam, groupPathParam},
+		params:      []*huma.Param{userIDParam, groupPathParam, ifMatchParam},
 		status:      http.StatusNoContent,
-		errors:      []errcode.Code{errcode.NotFound, errcode.OutcomeUnknown}, handle: a.endMembership,
+		errors:      []errcode.Code{errcode.NotFound, errcode.PreconditionFailed, errcode.OutcomeUnknown}, handle: a.endMembership,
 	})
 }
 
@@ -153,6 +169,7 @@ func (a *API) listMembers(ctx context.Context, w *response, in *input) error {
 
 func (a *API) getMembership(ctx context.Context, w *response, in *input) error {
 	userID, groupID := in.uuid(userIDParam), in.uuid(groupPathParam)
+	tags := in.ifNoneMatch()
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -161,33 +178,31 @@ func (a *API) getMembership(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	w.from(origin)
-	return w.json(http.StatusOK, newMembership(membership))
+	return w.resource(http.StatusOK, membership.Version(), newMembership(membership), tags)
 }
 
 func (a *API) updateMembership(ctx context.Context, w *response, in *input) error {
 	userID, groupID := in.uuid(userIDParam), in.uuid(groupPathParam)
+	versions := in.ifMatch()
 	body := readBody[MembershipPatch](in)
 	if err := in.err(); err != nil {
 		return err
 	}
-	// SetMembership would begin one that never was.
-	membership, _, err := a.accounts.Membership(ctx, userID, groupID)
-	if err == nil && body.IsActive != nil {
-		membership, err = a.accounts.SetMembership(ctx, userID, groupID, *body.IsActive)
-	}
+	membership, err := a.accounts.UpdateMembership(ctx, userID, groupID, body.IsActive, versions)
 	if err != nil {
-		return err
+		return w.refused(err, membership.Version(), w.writtenMembership(membership))
 	}
-	return w.json(http.StatusOK, newMembership(membership))
+	return w.resource(http.StatusOK, membership.Version(), w.writtenMembership(membership), nil)
 }
 
 func (a *API) endMembership(ctx context.Context, w *response, in *input) error {
 	userID, groupID := in.uuid(userIDParam), in.uuid(groupPathParam)
+	versions := in.ifMatch()
 	if err := in.err(); err != nil {
 		return err
 	}
-	if _, err := a.accounts.SetMembership(ctx, userID, groupID, false); err != nil {
-		return err
+	if membership, err := a.accounts.UpdateMembership(ctx, userID, groupID, new(false), versions); err != nil {
+		return w.refused(err, membership.Version(), w.writtenMembership(membership))
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -203,7 +218,7 @@ func (a *API) setMembership(ctx context.Context, w *response, in *input) error {
 	if err != nil {
 		return err
 	}
-	return w.json(http.StatusOK, newMembership(membership))
+	return w.resource(http.StatusOK, membership.Version(), w.writtenMembership(membership), nil)
 }
 
 func (a *API) setMemberships(ctx context.Context, w *response, in *input) error {
@@ -229,6 +244,14 @@ func newMemberships(found []accounts.Membership) []Membership {
 		memberships[i] = newMembership(m)
 	}
 	return memberships
+}
+
+// writtenMembership returns the answer to a write of this membership.
+func (w *response) writtenMembership(m accounts.Membership) any {
+	if w.mayRead() {
+		return newMembership(m)
+	}
+	return WrittenMembership{UserID: m.UserID, GroupID: m.GroupID, Version: m.Version()}
 }
 
 func newMembership(m accounts.Membership) Membership {

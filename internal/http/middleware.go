@@ -12,7 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/auth"
 )
 
 const (
@@ -196,8 +196,8 @@ func withoutTrailingSlash(r *http.Request) *http.Request {
 	return r
 }
 
-// admit authenticates a request within its limits. The address comes first: guessing tokens shall not
-// be free.
+// admit authenticates a request within its limits. The address is counted before the token is verified,
+// so that guessing tokens is limited too; the token is counted under its verified id.
 func (a *API) admit(w *response, r *http.Request) error {
 	if a.requests != nil || a.guesses != nil {
 		w.caller.address = "address " + a.limits.clientAddress(r)
@@ -208,20 +208,15 @@ func (a *API) admit(w *response, r *http.Request) error {
 	if err := a.authenticate(w, r); err != nil {
 		return err
 	}
-	w.caller.token = r.Header.Get("Authorization")
+	w.caller.token = "token " + w.principal.TokenID
 	return a.limitRequests(w, w.caller.token)
 }
 
 // authenticate stores who sent the request.
 func (a *API) authenticate(w *response, r *http.Request) error {
-	headers := r.Header["Authorization"]
-	if len(headers) == 0 {
-		return errcode.New(errcode.Unauthenticated, "this route needs a bearer token")
-	}
-	scheme, token, _ := strings.Cut(headers[0], " ")
-	token = strings.Trim(token, " ")
-	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return errcode.New(errcode.Unauthenticated, "Authorization must be one bearer token")
+	token, err := auth.BearerToken(r.Header["Authorization"])
+	if err != nil {
+		return err
 	}
 	principal, err := a.auth.Authenticate(r.Context(), token)
 	w.principal = principal

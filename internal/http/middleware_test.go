@@ -350,7 +350,7 @@ func TestLogLine(t *testing.T) {
 	s := newBareAPI(t)
 	s.addHandler(http.MethodGet, "/accounts/log/{user_id}", func(_ context.Context, w *response, _ *input) error {
 		w.answer(http.StatusOK, accounts.Answer{
-			Body: []byte(`{}`), ETag: `"1-a"`, Origin: accounts.Origin{Cache: cache.Hit, Server: cache.FromCache},
+			Body: []byte(`{}`), Tag: "1-a", Origin: accounts.Origin{Cache: cache.Hit, Server: cache.FromCache},
 		})
 		return nil
 	})

@@ -168,10 +168,6 @@ func (a *API) content(t reflect.Type) *huma.MediaType {
 
 // Parameters that several routes have.
 var (
-	ifNoneMatchParam = &huma.Param{
-		Name: "If-None-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-		Description: "ETags that the client has; 304 if one of them is current.",
-	}
 	userIDParam = pathUUID("user_id")
 	idParam     = pathUUID("id")
 	cursorParam = queryText("cursor", "The next_cursor of the answer before, unchanged; empty for the first.", maxCursorRunes)

@@ -13,21 +13,29 @@ import (
 	"github.com/payment-services/accounts/internal/errcode"
 )
 
-// limitWindow is the time that all limits are for.
-const limitWindow = time.Minute
+const (
+	// limitWindow is the time that all limits are for.
+	limitWindow = time.Minute
+	// maxLimiterKeys bounds the keys that one limiter keeps for a window, about 40 MB. When there are
+	// more tokens or addresses, the others share one count.
+	maxLimiterKeys = 1 << 20
+	// pendingWait is what a client waits for requests of its own that are still running.
+	pendingWait = time.Second
+)
 
 // RateLimits are counted in this process, for each token and for each address, over a sliding minute.
 type RateLimits struct {
 	// PerMinute is how many requests below /accounts each may send. 0: any number.
 	PerMinute int
-	// NotFoundPerMinute is how many identifiers that name nobody each may ask for: guessing them must
-	// not be worthwhile. 0: any number.
+	// NotFoundPerMinute is how many identifiers that name no user each may ask for, so that guessing them
+	// is not worthwhile. 0: any number.
 	NotFoundPerMinute int
 	// TrustedProxies are those whose X-Forwarded-For says who the client is.
 	TrustedProxies []netip.Prefix
 }
 
-// caller is who a request is counted for.
+// caller is who a request is counted for: the client's address, and the token once it is verified. The
+// token's id does not depend on how the Authorization header is spelled.
 type caller struct{ address, token string }
 
 // clientAddress returns the last address on the request's way that is none of ours. Of IPv6 it is the
@@ -43,7 +51,7 @@ func (l *RateLimits) clientAddress(r *http.Request) string {
 	for i := len(hops) - 1; i >= 0 && err == nil && l.trusts(address.Unmap()); i-- {
 		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
 		if err != nil {
-			break // nobody's address: the proxy that passed it on stands for it
+			break // not an address: the proxy that passed it on stands for it
 		}
 		address = hop.WithZone("")
 	}
@@ -68,15 +76,18 @@ func (l *RateLimits) trusts(address netip.Addr) bool {
 }
 
 // limiter counts events by key: those of this window, and those of the one before as far as it still
-// reaches into the last minute. Safe for concurrent use; it keeps keys for two windows.
+// reaches into the last minute. Events can be reserved before it is known whether they happen. Safe for
+// concurrent use; it keeps keys for two windows.
 type limiter struct {
-	limit int
-	seed  maphash.Seed // so that no tokens and addresses are kept
-	now   func() time.Time
+	limit   int
+	maxKeys int
+	seed    maphash.Seed // the keys are hashed, so that no tokens and addresses are kept
+	now     func() time.Time
 
 	mu                sync.Mutex
 	window            time.Time // when the current one began
 	current, previous map[uint64]int
+	reserved          map[uint64]int // by requests that are running
 }
 
 // newLimiter returns nil, which limits nothing, if limit is 0.
@@ -84,7 +95,10 @@ func newLimiter(limit int) *limiter {
 	if limit == 0 {
 		return nil
 	}
-	return &limiter{limit: limit, seed: maphash.MakeSeed(), now: time.Now, current: map[uint64]int{}}
+	return &limiter{
+		limit: limit, maxKeys: maxLimiterKeys, seed: maphash.MakeSeed(), now: time.Now,
+		current: map[uint64]int{}, reserved: map[uint64]int{},
+	}
 }
 
 // quota is what a key has left.
@@ -94,35 +108,70 @@ type quota struct {
 	reset     time.Duration // until the window ends
 }
 
-// take counts n events, or none if there are not n left; n may be 0.
-func (l *limiter) take(key string, n int) quota {
+// take counts one event, or none if there is none left.
+func (l *limiter) take(key string) quota {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
-	l.advance(now)
-	id := maphash.String(l.seed, key)
-	elapsed := now.Sub(l.window)
-	before, count := float64(l.previous[id]), l.current[id]
-	left := limitWindow - elapsed
-	free := float64(l.limit) - before*float64(left)/float64(limitWindow) - float64(count)
-	q := quota{remaining: max(0, int(free)), reset: left}
-	if free < 1 || free < float64(n) {
-		q.wait = l.waitFor(before, float64(count), left)
-		return q
-	}
-	if n > 0 {
-		l.current[id] = count + n
-		q.remaining -= n
+	id := l.id(key)
+	q := l.quota(id)
+	if q.wait == 0 {
+		l.current[id]++
+		q.remaining--
 	}
 	return q
 }
 
-// add counts n events, allowed or not.
-func (l *limiter) add(key string, n int) {
+// reserve takes up to n events out of what is left, without counting them, and returns how many: at
+// least one, or none if the quota makes the caller wait. settle ends the reservation.
+func (l *limiter) reserve(key string, n int) (granted int, q quota) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	id := l.id(key)
+	q = l.quota(id)
+	if q.wait > 0 {
+		return 0, q
+	}
+	granted = min(n, q.remaining)
+	l.reserved[id] += granted
+	return granted, q
+}
+
+// settle ends a reservation of granted events, of which happened are counted.
+func (l *limiter) settle(key string, granted, happened int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := l.id(key)
+	if l.reserved[id] -= granted; l.reserved[id] <= 0 {
+		delete(l.reserved, id)
+	}
+	if happened > 0 {
+		l.current[id] += happened
+	}
+}
+
+// quota returns what is left for the key with this id.
+func (l *limiter) quota(id uint64) quota {
+	left := limitWindow - l.now().Sub(l.window)
+	before, count, reserved := float64(l.previous[id]), float64(l.current[id]), float64(l.reserved[id])
+	free := float64(l.limit) - before*float64(left)/float64(limitWindow) - count
+	q := quota{remaining: max(0, int(free-reserved)), reset: left}
+	switch {
+	case free < 1:
+		q.wait = l.waitFor(before, count, left)
+	case free-reserved < 1:
+		q.wait = pendingWait
+	}
+	return q
+}
+
+// id starts a new window if it is time, and returns what the key is counted under.
+func (l *limiter) id(key string) uint64 {
 	l.advance(l.now())
-	l.current[maphash.String(l.seed, key)] += n
+	id := maphash.String(l.seed, key)
+	if _, known := l.current[id]; !known && len(l.current) >= l.maxKeys {
+		return 0
+	}
+	return id
 }
 
 // waitFor returns how long it takes until one more event is free, if none happens meanwhile.
@@ -158,7 +207,7 @@ func (a *API) limitRequests(w *response, key string) error {
 	if a.requests == nil {
 		return nil
 	}
-	q := a.requests.take(key, 1)
+	q := a.requests.take(key)
 	h := w.Header()
 	if shown, err := strconv.Atoi(h.Get("RateLimit-Remaining")); err != nil || q.remaining < shown {
 		setRateLimit(h, a.requests.limit, q)
@@ -166,27 +215,52 @@ func (a *API) limitRequests(w *response, key string) error {
 	return refusal(q)
 }
 
-// limitGuesses refuses a client that has asked for too many identifiers that name nobody.
-func (a *API) limitGuesses(w *response) error {
-	if a.guesses == nil {
-		return nil
+// unknownIdentifiers is a request's reservation of identifiers that may turn out to name no user. It is
+// made before the users are searched, so that parallel requests cannot use the same quota.
+type unknownIdentifiers struct {
+	limiter *limiter // nil: no limit
+	caller  caller
+	granted int
+	counted int
+}
+
+// reserveUnknown reserves up to n identifiers for this request, or refuses it if the address or the
+// token has none left. The caller calls settle when it knows how many of them name no user.
+func (a *API) reserveUnknown(w *response, n int) (*unknownIdentifiers, error) {
+	u := &unknownIdentifiers{limiter: a.guesses, caller: w.caller, granted: n}
+	if u.limiter == nil {
+		return u, nil
 	}
-	for _, key := range []string{w.caller.address, w.caller.token} {
-		q := a.guesses.take(key, 0)
-		if err := refusal(q); err != nil {
-			setRateLimit(w.Header(), a.guesses.limit, q)
-			return err
-		}
+	var q quota
+	if u.granted, q = u.limiter.reserve(u.caller.address, n); u.granted > 0 {
+		byAddress := u.granted
+		u.granted, q = u.limiter.reserve(u.caller.token, byAddress)
+		u.limiter.settle(u.caller.address, byAddress-u.granted, 0)
+	}
+	if u.granted == 0 {
+		setRateLimit(w.Header(), u.limiter.limit, q)
+		return nil, refusal(q)
+	}
+	return u, nil
+}
+
+// count records that n of the request's identifiers name no user. It returns RATE_LIMITED if that is
+// more than was reserved: then the answer must not say which ones they are.
+func (u *unknownIdentifiers) count(n int) error {
+	u.counted = min(n, u.granted)
+	if n > u.granted {
+		return refusal(quota{wait: limitWindow})
 	}
 	return nil
 }
 
-func (a *API) countGuesses(w *response) {
-	if a.guesses == nil || w.guesses == 0 {
+// settle counts the identifiers that named no user, and gives the rest of the reservation back.
+func (u *unknownIdentifiers) settle() {
+	if u.limiter == nil {
 		return
 	}
-	a.guesses.add(w.caller.address, w.guesses)
-	a.guesses.add(w.caller.token, w.guesses)
+	u.limiter.settle(u.caller.address, u.granted, u.counted)
+	u.limiter.settle(u.caller.token, u.granted, u.counted)
 }
 
 func setRateLimit(h http.Header, limit int, q quota) {
@@ -204,5 +278,5 @@ func refusal(q quota) error {
 	}
 }
 
-// seconds rounds up: who comes too early is refused again.
+// seconds rounds up, because a client that repeats too early is refused again.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }

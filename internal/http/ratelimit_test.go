@@ -94,12 +94,12 @@ func TestLimiter(t *testing.T) {
 		l.now = func() time.Time { return now }
 		for range rapid.IntRange(1, 100).Draw(t, "events") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "ms")) * time.Millisecond)
-			q := l.take("key", 1)
+			q := l.take("key")
 			require.GreaterOrEqual(t, q.remaining, 0)
 			require.LessOrEqual(t, l.current[onlyKey(l)], l.limit)
 			if q.wait > 0 {
 				now = now.Add(q.wait + time.Millisecond) // floats
-				require.Zero(t, l.take("key", 1).wait)
+				require.Zero(t, l.take("key").wait)
 			}
 		}
 	})
@@ -136,4 +136,20 @@ func TestClientAddress(t *testing.T) {
 		r.Header["X-Forwarded-For"] = test.forwarded
 		require.Equal(t, test.want, limits.clientAddress(r), "%+v", test)
 	}
+}
+
+// TestLimiter_KeysAreBounded checks that keys beyond the bound share one count.
+func TestLimiter_KeysAreBounded(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(2)
+	l.maxKeys = 2
+	now := time.Unix(0, 0)
+	l.now = func() time.Time { return now }
+	require.Zero(t, l.take("known").wait)
+	require.Zero(t, l.take("other").wait)
+	require.Zero(t, l.take("a").wait)
+	require.Zero(t, l.take("b").wait)
+	require.Positive(t, l.take("c").wait)
+	require.Zero(t, l.take("known").wait, "a key that is counted keeps its count")
+	require.Len(t, l.current, 3)
 }

@@ -20,7 +20,6 @@ type response struct {
 	principal auth.Principal
 	origin    accounts.Origin
 	caller    caller
-	guesses   int  // identifiers of the request that name nobody
 	compress  bool // the route's answers are worth it, and the client understands
 
 	status int // 0 until the header is written
@@ -64,7 +63,7 @@ func (w *response) from(origin accounts.Origin) {
 // answer sends a ready document, or 304 if the client has it.
 func (w *response) answer(status int, a accounts.Answer) {
 	w.from(a.Origin)
-	w.Header().Set("Etag", a.ETag)
+	w.setTag(a.Tag)
 	if a.NotModified {
 		w.WriteHeader(http.StatusNotModified)
 		return

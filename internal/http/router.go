@@ -102,7 +102,6 @@ type route struct {
 	maxBody      int64        // of the JSON body in bytes; 0: the API's
 	slow         bool         // body and work may take longer than elsewhere
 	compress     bool         // the answer is large; never where there is an ETag
-	guess        bool         // identifiers that name nobody count against a limit
 	status       int          // of success
 	result       reflect.Type // of the body of success; nil if there is none
 	mediaType    string       // of the body of success; JSON if empty
@@ -193,10 +192,6 @@ func (a *API) answer(w *response, r *http.Request, rt *route) {
 		w.compress = acceptsGzip(r)
 	}
 	err := rt.access.check(&w.principal, r)
-	if err == nil && rt.guess {
-		err = a.limitGuesses(w)
-		defer a.countGuesses(w)
-	}
 	if err == nil {
 		err = rt.handle(ctx, w, newInput(a, w, r, rt))
 	}

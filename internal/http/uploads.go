@@ -83,7 +83,7 @@ func (a *API) uploadUsers(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	if job == nil {
-		return w.json(http.StatusOK, newBulkResult(*result))
+		return w.json(http.StatusOK, newBulkResult(*result, w.mayRead()))
 	}
 	w.Header().Set("Location", "/accounts/imports/"+job.ID.String())
 	if options.Async {

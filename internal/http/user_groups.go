@@ -47,24 +47,24 @@ func (a *API) addUserGroups() {
 	a.add(route{
 		method: http.MethodGet, path: "/accounts/user-groups/{id}", id: "get-user-group", tag: tagGroups,
 		summary: "A group", access: anyToken,
-		params: []*huma.Param{idParam},
-		status: http.StatusOK, result: reflect.TypeFor[Group](), headers: []string{"X-Cache", "X-Data-Source"},
+		params: []*huma.Param{idParam, ifNoneMatchParam},
+		status: http.StatusOK, result: reflect.TypeFor[Group](), headers: []string{"ETag", "X-Cache", "X-Data-Source"},
 		errors: []errcode.Code{errcode.NotFound}, handle: a.getGroup,
 	})
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/user-groups", id: "create-user-group", tag: tagGroups,
 		summary: "Create a group", access: writeAccess,
 		body:   reflect.TypeFor[NewGroup](),
-		status: http.StatusCreated, result: reflect.TypeFor[Group](), headers: []string{"Location"},
+		status: http.StatusCreated, result: reflect.TypeFor[Group](), headers: []string{"ETag", "Location"},
 		errors: []errcode.Code{errcode.NameTaken, errcode.LimitReached, errcode.OutcomeUnknown}, handle: a.createGroup,
 	})
 	a.add(route{
 		method: http.MethodPatch, path: "/accounts/user-groups/{id}", id: "update-user-group", tag: tagGroups,
 		summary: "Rename a group", access: writeAccess,
-		params: []*huma.Param{idParam},
+		params: []*huma.Param{idParam, ifMatchParam},
 		body:   reflect.TypeFor[GroupPatch](), mergePatch: true,
-		status: http.StatusOK, result: reflect.TypeFor[Group](),
-		errors: []errcode.Code{errcode.NotFound, errcode.NameTaken, errcode.OutcomeUnknown}, handle: a.updateGroup,
+		status: http.StatusOK, result: reflect.TypeFor[Group](), headers: []string{"ETag"},
+		errors: []errcode.Code{errcode.NotFound, errcode.NameTaken, errcode.PreconditionFailed, errcode.OutcomeUnknown}, handle: a.updateGroup,
 	})
 }
 
@@ -82,6 +82,7 @@ func (a *API) listGroups(ctx context.Context, w *response, in *input) error {
 
 func (a *API) getGroup(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
+	tags := in.ifNoneMatch()
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -90,7 +91,7 @@ func (a *API) getGroup(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	w.from(origin)
-	return w.json(http.StatusOK, newGroup(group))
+	return w.resource(http.StatusOK, group.Version(), newGroup(group), tags)
 }
 
 func (a *API) createGroup(ctx context.Context, w *response, in *input) error {
@@ -103,20 +104,21 @@ func (a *API) createGroup(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	w.Header().Set("Location", "/accounts/user-groups/"+group.ID.String())
-	return w.json(http.StatusCreated, newGroup(group))
+	return w.resource(http.StatusCreated, group.Version(), newGroup(group), nil)
 }
 
 func (a *API) updateGroup(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
+	versions := in.ifMatch()
 	body := readBody[GroupPatch](in)
 	if err := in.err(); err != nil {
 		return err
 	}
-	group, err := a.accounts.UpdateGroup(ctx, id, body.Name)
+	group, err := a.accounts.UpdateGroup(ctx, id, body.Name, versions)
 	if err != nil {
-		return err
+		return w.refused(err, group.Version(), newGroup(group))
 	}
-	return w.json(http.StatusOK, newGroup(group))
+	return w.resource(http.StatusOK, group.Version(), newGroup(group), nil)
 }
 
 func newGroup(g accounts.Group) Group {

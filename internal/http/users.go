@@ -86,6 +86,14 @@ func (userList) Schema(r huma.Registry) *huma.Schema {
 	}}
 }
 
+// writtenUser documents the two answers to a write of a user.
+type writtenUser struct{}
+
+// Schema implements huma.SchemaProvider.
+func (writtenUser) Schema(r huma.Registry) *huma.Schema {
+	return eitherOf(r, reflect.TypeFor[UserDetail](), reflect.TypeFor[Written]())
+}
+
 // NewUser is the body that creates a user.
 type NewUser struct {
 	Profile  freeObject       `json:"profile,omitempty"`
@@ -123,10 +131,6 @@ var (
 			"answers, 55 s for clocks of database nodes that differ.",
 		Schema: &huma.Schema{Type: huma.TypeString, Format: "date-time"},
 	}
-	ifMatchParam = &huma.Param{
-		Name: "If-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-		Description: "The ETag that the change is based on; 412 if the user has another version by now.",
-	}
 )
 
 func (a *API) addUsers() {
@@ -136,12 +140,12 @@ func (a *API) addUsers() {
 		summary: "Find an active user by uuid, phone, email or second login", access: readAccess,
 		params: []*huma.Param{identifierParam, ifNoneMatchParam},
 		status: http.StatusOK, result: reflect.TypeFor[MatchedUser](), headers: documentHeaders,
-		errors: []errcode.Code{errcode.NotFound}, guess: true, handle: a.getUserByIdentifier,
+		errors: []errcode.Code{errcode.NotFound}, handle: a.getUserByIdentifier,
 	})
 	a.add(route{
 		method: http.MethodGet, path: "/accounts/users/{user_id}", id: "get-user", tag: tagUsers,
 		summary: "A user with groups and contacts", access: ownerOrRead,
-		description: "A token without the scope gets its own user.",
+		description: "A token without the scope gets its own user, as long as that is active.",
 		params:      []*huma.Param{userIDParam, ifNoneMatchParam},
 		status:      http.StatusOK, result: reflect.TypeFor[UserDetail](), headers: documentHeaders,
 		errors: []errcode.Code{errcode.NotFound}, handle: a.getUser,
@@ -158,8 +162,9 @@ func (a *API) addUsers() {
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/users", id: "create-user", tag: tagUsers,
 		summary: "Create a user with contacts and groups", access: writeAccess,
-		body:   reflect.TypeFor[NewUser](),
-		status: http.StatusCreated, result: reflect.TypeFor[UserDetail](), headers: []string{"ETag", "Location"},
+		description: writtenDescription,
+		body:        reflect.TypeFor[NewUser](),
+		status:      http.StatusCreated, result: reflect.TypeFor[writtenUser](), headers: []string{"ETag", "Location"},
 		errors: []errcode.Code{
 			errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
@@ -168,9 +173,10 @@ func (a *API) addUsers() {
 	a.add(route{
 		method: http.MethodPatch, path: "/accounts/users/{user_id}", id: "update-user", tag: tagUsers,
 		summary: "Change a user's profile or activity", access: writeAccess,
-		params: []*huma.Param{userIDParam, ifMatchParam},
-		body:   reflect.TypeFor[UserPatch](), mergePatch: true,
-		status: http.StatusOK, result: reflect.TypeFor[UserDetail](), headers: []string{"ETag"},
+		description: writtenDescription,
+		params:      []*huma.Param{userIDParam, ifMatchParam},
+		body:        reflect.TypeFor[UserPatch](), mergePatch: true,
+		status: http.StatusOK, result: reflect.TypeFor[writtenUser](), headers: []string{"ETag"},
 		errors: []errcode.Code{errcode.NotFound, errcode.PreconditionFailed, errcode.OutcomeUnknown},
 		handle: a.updateUser,
 	})
@@ -181,11 +187,16 @@ func (a *API) getUserByIdentifier(ctx context.Context, w *response, in *input) e
 	if err := in.err(); err != nil {
 		return err
 	}
-	answer, err := a.accounts.UserByIdentifier(ctx, text, in.ifNoneMatch())
+	unknown, err := a.reserveUnknown(w, 1)
 	if err != nil {
-		if errcode.Of(err) == errcode.NotFound {
-			w.guesses++
-		}
+		return err
+	}
+	defer unknown.settle()
+	answer, err := a.accounts.UserByIdentifier(ctx, text, in.ifNoneMatch())
+	if errcode.Of(err) == errcode.NotFound {
+		unknown.counted = 1
+	}
+	if err != nil {
 		return err
 	}
 	w.answer(http.StatusOK, answer)
@@ -200,6 +211,9 @@ func (a *API) getUser(ctx context.Context, w *response, in *input) error {
 	answer, err := a.accounts.UserByID(ctx, id, in.ifNoneMatch())
 	if err != nil {
 		return err
+	}
+	if !w.mayReadUser(id, answer.Active) {
+		return errcode.New(errcode.Forbidden, "the user of this token is deactivated")
 	}
 	w.answer(http.StatusOK, answer)
 	return nil
@@ -286,26 +300,41 @@ func (a *API) createUser(ctx context.Context, w *response, in *input) error {
 		return err
 	}
 	w.Header().Set("Location", "/accounts/users/"+id.String())
-	w.answer(http.StatusCreated, answer)
+	w.answer(http.StatusCreated, w.writtenUser(id, answer))
 	return nil
 }
 
 func (a *API) updateUser(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(userIDParam)
-	version := in.ifMatch()
+	versions := in.ifMatch()
 	body := readBody[UserPatch](in)
 	if err := in.err(); err != nil {
 		return err
 	}
 	answer, err := a.accounts.UpdateUser(ctx, id, accounts.UserPatch{
-		Profile: json.RawMessage(body.Profile), IsActive: body.IsActive, ExpectedVersion: version,
+		Profile: json.RawMessage(body.Profile), IsActive: body.IsActive, Versions: versions,
 	})
+	answer = w.writtenUser(id, answer)
 	if err != nil {
-		if answer.ETag != "" { // PRECONDITION_FAILED: what the client should have named
-			w.Header().Set("Etag", answer.ETag)
+		if answer.Tag != "" { // PRECONDITION_FAILED
+			w.setTag(answer.Tag)
 		}
 		return err
 	}
 	w.answer(http.StatusOK, answer)
 	return nil
+}
+
+// writtenUser returns the answer to a write of this user: a itself, or Written in its place if the
+// token may not read the user.
+func (w *response) writtenUser(id uuid.UUID, a accounts.Answer) accounts.Answer {
+	if a.Version == 0 || w.mayReadUser(id, a.Active) {
+		return a
+	}
+	body, err := encode(Written{ID: id, Version: a.Version})
+	if err != nil {
+		panic(err) // an id and a number
+	}
+	a.Body, a.Tag = body, versionTag(a.Version, body)
+	return a
 }

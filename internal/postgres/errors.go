@@ -229,7 +229,7 @@ func codedState(pgErr *pgconn.PgError) error {
 		if json.Unmarshal([]byte(pgErr.Detail), &d) == nil {
 			return &errcode.Error{
 				Code: errcode.PreconditionFailed, Version: d.Version,
-				Message: "the user has changed since; get it again and repeat the change on that",
+				Message: "the resource has another version; read it again, then repeat the change",
 			}
 		}
 	case stateLimit:

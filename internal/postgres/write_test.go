@@ -35,7 +35,7 @@ func TestWriteErrors(t *testing.T) {
 		"not found": {patch(nobody, `{}`), errcode.Error{Code: errcode.NotFound, Entity: "User", ID: nobody.String()}},
 		"another version": {func(ctx context.Context, q write.Querier) error {
 			version := int64(7)
-			_, err := q.UpdateUserV1(ctx, write.UpdateUserV1Params{UserID: user.ID, ExpectedVersion: &version})
+			_, err := q.UpdateUserV1(ctx, write.UpdateUserV1Params{UserID: user.ID, ExpectedVersions: []int64{version}})
 			return err
 		}, errcode.Error{Code: errcode.PreconditionFailed, Version: 1}},
 		"fields that a function names": {func(ctx context.Context, q write.Querier) error {

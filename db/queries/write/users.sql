@@ -13,7 +13,7 @@ SELECT * FROM accounts.update_user_v1(
     p_user_id => @user_id,
     p_profile_patch => sqlc.narg('profile_patch'),
     p_is_active => sqlc.narg('is_active'),
-    p_expected_version => sqlc.narg('expected_version')
+    p_expected_versions => sqlc.narg('expected_versions')::bigint[]
 );
 
 -- name: BulkCreateUsersV1 :many

@@ -12,7 +12,7 @@ import (
 )
 
 const GetContactV1 = `-- name: GetContactV1 :one
-SELECT id, user_id, type, value, is_active, created_at, deactivated_at FROM accounts.get_contact_v1(p_contact_id => $1)
+SELECT id, user_id, type, value, is_active, created_at, updated_at, deactivated_at FROM accounts.get_contact_v1(p_contact_id => $1)
 `
 
 func (q *Queries) GetContactV1(ctx context.Context, contactID uuid.UUID) (ContactV1, error) {
@@ -25,13 +25,14 @@ func (q *Queries) GetContactV1(ctx context.Context, contactID uuid.UUID) (Contac
 		&i.Value,
 		&i.IsActive,
 		&i.CreatedAt,
+		&i.UpdatedAt,
 		&i.DeactivatedAt,
 	)
 	return i, err
 }
 
 const ListUserContactsV1 = `-- name: ListUserContactsV1 :many
-SELECT id, user_id, type, value, is_active, created_at, deactivated_at FROM accounts.list_user_contacts_v1(
+SELECT id, user_id, type, value, is_active, created_at, updated_at, deactivated_at FROM accounts.list_user_contacts_v1(
     p_user_id => $1,
     p_include_inactive => $2
 )
@@ -53,6 +54,7 @@ func (q *Queries) ListUserContactsV1(ctx context.Context, userID uuid.UUID, incl
 			&i.Value,
 			&i.IsActive,
 			&i.CreatedAt,
+			&i.UpdatedAt,
 			&i.DeactivatedAt,
 		); err != nil {
 			return nil, err

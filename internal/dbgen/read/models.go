@@ -34,6 +34,7 @@ type ContactV1 struct {
 	Value         string
 	IsActive      bool
 	CreatedAt     time.Time
+	UpdatedAt     time.Time
 	DeactivatedAt *time.Time
 }
 

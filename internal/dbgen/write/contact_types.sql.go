@@ -34,12 +34,25 @@ const UpdateContactTypeV1 = `-- name: UpdateContactTypeV1 :one
 SELECT id, name, on_second, created_at, updated_at, touched, outbox_id FROM accounts.update_contact_type_v1(
     p_contact_type_id => $1,
     p_name => $2,
-    p_on_second => $3
+    p_on_second => $3,
+    p_expected_versions => $4::bigint[]
 )
 `
 
-func (q *Queries) UpdateContactTypeV1(ctx context.Context, contactTypeID uuid.UUID, name *string, onSecond *string) (ContactTypeWriteV1, error) {
-	row := q.db.QueryRow(ctx, UpdateContactTypeV1, contactTypeID, name, onSecond)
+type UpdateContactTypeV1Params struct {
+	ContactTypeID    uuid.UUID
+	Name             *string
+	OnSecond         *string
+	ExpectedVersions []int64
+}
+
+func (q *Queries) UpdateContactTypeV1(ctx context.Context, arg UpdateContactTypeV1Params) (ContactTypeWriteV1, error) {
+	row := q.db.QueryRow(ctx, UpdateContactTypeV1,
+		arg.ContactTypeID,
+		arg.Name,
+		arg.OnSecond,
+		arg.ExpectedVersions,
+	)
 	var i ContactTypeWriteV1
 	err := row.Scan(
 		&i.ID,

@@ -12,7 +12,7 @@ import (
 )
 
 const AddContactV1 = `-- name: AddContactV1 :one
-SELECT id, user_id, type, value, is_active, created_at, deactivated_at, touched, outbox_id FROM accounts.add_contact_v1(
+SELECT id, user_id, type, value, is_active, created_at, updated_at, deactivated_at, touched, outbox_id FROM accounts.add_contact_v1(
     p_user_id => $1,
     p_type => $2,
     p_value => $3,
@@ -42,6 +42,7 @@ func (q *Queries) AddContactV1(ctx context.Context, arg AddContactV1Params) (Con
 		&i.Value,
 		&i.IsActive,
 		&i.CreatedAt,
+		&i.UpdatedAt,
 		&i.DeactivatedAt,
 		&i.Touched,
 		&i.OutboxID,
@@ -50,11 +51,14 @@ func (q *Queries) AddContactV1(ctx context.Context, arg AddContactV1Params) (Con
 }
 
 const DeactivateContactV1 = `-- name: DeactivateContactV1 :one
-SELECT id, user_id, type, value, is_active, created_at, deactivated_at, touched, outbox_id FROM accounts.deactivate_contact_v1(p_contact_id => $1)
+SELECT id, user_id, type, value, is_active, created_at, updated_at, deactivated_at, touched, outbox_id FROM accounts.deactivate_contact_v1(
+    p_contact_id => $1,
+    p_expected_versions => $2::bigint[]
+)
 `
 
-func (q *Queries) DeactivateContactV1(ctx context.Context, contactID uuid.UUID) (ContactWriteV1, error) {
-	row := q.db.QueryRow(ctx, DeactivateContactV1, contactID)
+func (q *Queries) DeactivateContactV1(ctx context.Context, contactID uuid.UUID, expectedVersions []int64) (ContactWriteV1, error) {
+	row := q.db.QueryRow(ctx, DeactivateContactV1, contactID, expectedVersions)
 	var i ContactWriteV1
 	err := row.Scan(
 		&i.ID,
@@ -63,6 +67,7 @@ func (q *Queries) DeactivateContactV1(ctx context.Context, contactID uuid.UUID) 
 		&i.Value,
 		&i.IsActive,
 		&i.CreatedAt,
+		&i.UpdatedAt,
 		&i.DeactivatedAt,
 		&i.Touched,
 		&i.OutboxID,
@@ -71,19 +76,21 @@ func (q *Queries) DeactivateContactV1(ctx context.Context, contactID uuid.UUID) 
 }
 
 const UpdateContactV1 = `-- name: UpdateContactV1 :one
-SELECT id, user_id, type, value, is_active, created_at, deactivated_at, touched, outbox_id FROM accounts.update_contact_v1(
+SELECT id, user_id, type, value, is_active, created_at, updated_at, deactivated_at, touched, outbox_id FROM accounts.update_contact_v1(
     p_contact_id => $1,
     p_value => $2,
     p_normalized => $3,
-    p_is_active => $4
+    p_is_active => $4,
+    p_expected_versions => $5::bigint[]
 )
 `
 
 type UpdateContactV1Params struct {
-	ContactID  uuid.UUID
-	Value      *string
-	Normalized *string
-	IsActive   *bool
+	ContactID        uuid.UUID
+	Value            *string
+	Normalized       *string
+	IsActive         *bool
+	ExpectedVersions []int64
 }
 
 func (q *Queries) UpdateContactV1(ctx context.Context, arg UpdateContactV1Params) (ContactWriteV1, error) {
@@ -92,6 +99,7 @@ func (q *Queries) UpdateContactV1(ctx context.Context, arg UpdateContactV1Params
 		arg.Value,
 		arg.Normalized,
 		arg.IsActive,
+		arg.ExpectedVersions,
 	)
 	var i ContactWriteV1
 	err := row.Scan(
@@ -101,6 +109,7 @@ func (q *Queries) UpdateContactV1(ctx context.Context, arg UpdateContactV1Params
 		&i.Value,
 		&i.IsActive,
 		&i.CreatedAt,
+		&i.UpdatedAt,
 		&i.DeactivatedAt,
 		&i.Touched,
 		&i.OutboxID,

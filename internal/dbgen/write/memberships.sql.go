@@ -67,3 +67,40 @@ func (q *Queries) SetMembershipsV1(ctx context.Context, groupID uuid.UUID, userI
 	}
 	return items, nil
 }
+
+const UpdateMembershipV1 = `-- name: UpdateMembershipV1 :one
+SELECT user_id, group_id, group_name, is_active, created_at, updated_at, touched, outbox_id FROM accounts.update_membership_v1(
+    p_user_id => $1,
+    p_group_id => $2,
+    p_is_active => $3,
+    p_expected_versions => $4::bigint[]
+)
+`
+
+type UpdateMembershipV1Params struct {
+	UserID           uuid.UUID
+	GroupID          uuid.UUID
+	IsActive         *bool
+	ExpectedVersions []int64
+}
+
+func (q *Queries) UpdateMembershipV1(ctx context.Context, arg UpdateMembershipV1Params) (MembershipWriteV1, error) {
+	row := q.db.QueryRow(ctx, UpdateMembershipV1,
+		arg.UserID,
+		arg.GroupID,
+		arg.IsActive,
+		arg.ExpectedVersions,
+	)
+	var i MembershipWriteV1
+	err := row.Scan(
+		&i.UserID,
+		&i.GroupID,
+		&i.GroupName,
+		&i.IsActive,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.Touched,
+		&i.OutboxID,
+	)
+	return i, err
+}

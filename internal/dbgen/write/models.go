@@ -49,6 +49,7 @@ type ContactWriteV1 struct {
 	Value         string
 	IsActive      bool
 	CreatedAt     time.Time
+	UpdatedAt     time.Time
 	DeactivatedAt *time.Time
 	Touched       []string
 	OutboxID      *int64

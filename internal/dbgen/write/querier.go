@@ -18,7 +18,7 @@ type Querier interface {
 	CreateImportJobV1(ctx context.Context, onConflict string, dryRun bool) (ImportJobV1, error)
 	CreateUserGroupV1(ctx context.Context, name string, nameKey string) (UserGroupWriteV1, error)
 	CreateUserV1(ctx context.Context, arg CreateUserV1Params) (UserWriteV1, error)
-	DeactivateContactV1(ctx context.Context, contactID uuid.UUID) (ContactWriteV1, error)
+	DeactivateContactV1(ctx context.Context, contactID uuid.UUID, expectedVersions []int64) (ContactWriteV1, error)
 	DeleteCacheOutboxV1(ctx context.Context, ids []int64) error
 	DeleteImportJobsV1(ctx context.Context, jobID *uuid.UUID, stagingOlderThanHours int32, finishedOlderThanDays int32) (int64, error)
 	RunImportChunkV1(ctx context.Context, rowLimit int32) (ImportChunkV1, error)
@@ -26,9 +26,10 @@ type Querier interface {
 	SetMembershipsV1(ctx context.Context, groupID uuid.UUID, userIds []uuid.UUID, isActive bool) ([]MembershipResultV1, error)
 	StageImportRowsV1(ctx context.Context, arg StageImportRowsV1Params) error
 	StartImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJobV1, error)
-	UpdateContactTypeV1(ctx context.Context, contactTypeID uuid.UUID, name *string, onSecond *string) (ContactTypeWriteV1, error)
+	UpdateContactTypeV1(ctx context.Context, arg UpdateContactTypeV1Params) (ContactTypeWriteV1, error)
 	UpdateContactV1(ctx context.Context, arg UpdateContactV1Params) (ContactWriteV1, error)
-	UpdateUserGroupV1(ctx context.Context, groupID uuid.UUID, name *string, nameKey *string) (UserGroupWriteV1, error)
+	UpdateMembershipV1(ctx context.Context, arg UpdateMembershipV1Params) (MembershipWriteV1, error)
+	UpdateUserGroupV1(ctx context.Context, arg UpdateUserGroupV1Params) (UserGroupWriteV1, error)
 	UpdateUserV1(ctx context.Context, arg UpdateUserV1Params) (UserWriteV1, error)
 }
 

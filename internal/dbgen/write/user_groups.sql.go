@@ -30,11 +30,28 @@ func (q *Queries) CreateUserGroupV1(ctx context.Context, name string, nameKey st
 }
 
 const UpdateUserGroupV1 = `-- name: UpdateUserGroupV1 :one
-SELECT id, name, created_at, updated_at, touched, outbox_id FROM accounts.update_user_group_v1(p_group_id => $1, p_name => $2, p_name_key => $3)
+SELECT id, name, created_at, updated_at, touched, outbox_id FROM accounts.update_user_group_v1(
+    p_group_id => $1,
+    p_name => $2,
+    p_name_key => $3,
+    p_expected_versions => $4::bigint[]
+)
 `
 
-func (q *Queries) UpdateUserGroupV1(ctx context.Context, groupID uuid.UUID, name *string, nameKey *string) (UserGroupWriteV1, error) {
-	row := q.db.QueryRow(ctx, UpdateUserGroupV1, groupID, name, nameKey)
+type UpdateUserGroupV1Params struct {
+	GroupID          uuid.UUID
+	Name             *string
+	NameKey          *string
+	ExpectedVersions []int64
+}
+
+func (q *Queries) UpdateUserGroupV1(ctx context.Context, arg UpdateUserGroupV1Params) (UserGroupWriteV1, error) {
+	row := q.db.QueryRow(ctx, UpdateUserGroupV1,
+		arg.GroupID,
+		arg.Name,
+		arg.NameKey,
+		arg.ExpectedVersions,
+	)
 	var i UserGroupWriteV1
 	err := row.Scan(
 		&i.ID,

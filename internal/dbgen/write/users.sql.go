@@ -122,15 +122,15 @@ SELECT id, created_at, updated_at, is_active, profile, version, groups, contacts
     p_user_id => $1,
     p_profile_patch => $2,
     p_is_active => $3,
-    p_expected_version => $4
+    p_expected_versions => $4::bigint[]
 )
 `
 
 type UpdateUserV1Params struct {
-	UserID          uuid.UUID
-	ProfilePatch    json.RawMessage
-	IsActive        *bool
-	ExpectedVersion *int64
+	UserID           uuid.UUID
+	ProfilePatch     json.RawMessage
+	IsActive         *bool
+	ExpectedVersions []int64
 }
 
 func (q *Queries) UpdateUserV1(ctx context.Context, arg UpdateUserV1Params) (UserWriteV1, error) {
@@ -138,7 +138,7 @@ func (q *Queries) UpdateUserV1(ctx context.Context, arg UpdateUserV1Params) (Use
 		arg.UserID,
 		arg.ProfilePatch,
 		arg.IsActive,
-		arg.ExpectedVersion,
+		arg.ExpectedVersions,
 	)
 	var i UserWriteV1
 	err := row.Scan(
