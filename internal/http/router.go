@@ -23,6 +23,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/auth"
@@ -45,6 +46,9 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// MaxBodyBytes bounds a JSON body. 1 MiB if 0.
 	MaxBodyBytes int64
+	// BodyMemory bounds the bytes of all JSON bodies that are held at once; a request beyond it gets 503.
+	// 40 MiB if 0.
+	BodyMemory int64
 	// MaxUploadBytes bounds the file of an upload. 10 MiB if 0.
 	MaxUploadBytes int64
 	// UploadExtensions are those that the name of such a file may have, in lower case and without a
@@ -69,6 +73,8 @@ type API struct {
 	logger       *slog.Logger
 	latency      *prometheus.HistogramVec
 	maxBodyBytes int64
+	bodyTimeout  time.Duration
+	bodyMemory   *semaphore.Weighted // bytes of bodies
 	drainDelay   time.Duration
 	draining     atomic.Bool
 
@@ -100,6 +106,7 @@ type route struct {
 	mergePatch   bool         // the body may also be called application/merge-patch+json
 	upload       bool         // the body is multipart/form-data with a file
 	maxBody      int64        // of the JSON body in bytes; 0: the API's
+	maxValues    int          // of the JSON body; 0: the constant maxValues
 	slow         bool         // body and work may take longer than elsewhere
 	compress     bool         // the answer is large; never where there is an ETag
 	guess        bool         // identifiers that name nobody count against a limit
@@ -122,6 +129,7 @@ func New(cfg Config) *API {
 		logger:       cfg.Logger,
 		latency:      newLatency(cfg.Metrics),
 		maxBodyBytes: cfg.MaxBodyBytes,
+		bodyTimeout:  bodyTimeout,
 		drainDelay:   cfg.DrainDelay,
 		router:       chi.NewRouter(),
 		registry:     huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
@@ -132,6 +140,10 @@ func New(cfg Config) *API {
 	if a.maxBodyBytes == 0 {
 		a.maxBodyBytes = defaultMaxBodyBytes
 	}
+	if cfg.BodyMemory == 0 {
+		cfg.BodyMemory = defaultBodyMemory
+	}
+	a.bodyMemory = semaphore.NewWeighted(cfg.BodyMemory)
 	a.limits = cfg.Limits
 	a.requests, a.guesses = newLimiter(cfg.Limits.PerMinute), newLimiter(cfg.Limits.NotFoundPerMinute)
 	a.entry = http.HandlerFunc(a.dispatch)
@@ -198,7 +210,14 @@ func (a *API) answer(w *response, r *http.Request, rt *route) {
 		defer a.countGuesses(w)
 	}
 	if err == nil {
-		err = rt.handle(ctx, w, newInput(a, w, r, rt))
+		if rt.slow && w.unread != nil {
+			body := a.newSteadyBody(w, r.Body)
+			r = r.WithContext(r.Context()) // the request belongs to net/http
+			r.Body = body
+		}
+		in := newInput(a, w, r, rt)
+		defer in.release()
+		err = rt.handle(ctx, w, in)
 	}
 	if err != nil {
 		begun := w.status != 0
@@ -214,13 +233,6 @@ func (rt *route) timeout() time.Duration {
 		return slowRequestTimeout
 	}
 	return requestTimeout
-}
-
-func (rt *route) bodyTimeout() time.Duration {
-	if rt.slow {
-		return slowBodyTimeout
-	}
-	return bodyTimeout
 }
 
 func (a *API) notFound(w http.ResponseWriter, r *http.Request) {
