@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 type core struct {
 	log      *slog.Logger
 	closeLog func() error
+	logFile  *logFile // nil without LOG_DIR
 	primary  *postgres.Primary
 	replica  *postgres.Replica
 	cache    *cache.Cache
@@ -38,7 +40,7 @@ func openCore(cfg Core, logTo *os.File, metrics prometheus.Registerer) (_ *core,
 			problems = append(problems, name+err.Error())
 		}
 	}
-	c.log, c.closeLog, err = newLogger(cfg, logTo)
+	c.log, c.logFile, c.closeLog, err = newLogger(cfg, logTo)
 	note("", err)
 	parser, err := identifier.NewParser(cfg.PhoneRegion)
 	note("DEFAULT_PHONE_REGION: ", err)
@@ -83,18 +85,19 @@ func (l redisLogger) Printf(ctx context.Context, format string, v ...any) {
 	l.DebugContext(ctx, "redis client", "message", fmt.Sprintf(format, v...))
 }
 
-// newLogger makes the logger, to out unless there is a LOG_DIR, and returns how to write the rest and
-// close its file.
-func newLogger(cfg Core, out *os.File) (*slog.Logger, func() error, error) {
+// newLogger returns the logger, which writes to out or to a file in LOG_DIR, the file if there is one,
+// and a function that writes what is pending and closes the file.
+func newLogger(cfg Core, out io.Writer) (*slog.Logger, *logFile, func() error, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		return nil, nil, errors.New("LOG_LEVEL: want debug, info, warn or error")
+		return nil, nil, nil, errors.New("LOG_LEVEL: want debug, info, warn or error")
 	}
+	var file *logFile
 	closeFile := func() error { return nil }
 	if cfg.LogDir != "" {
-		file, err := os.OpenFile(filepath.Join(cfg.LogDir, "accounts.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-		if err != nil {
-			return nil, nil, fmt.Errorf("LOG_DIR: %w", err)
+		var err error
+		if file, err = openLogFile(filepath.Join(cfg.LogDir, "accounts.log")); err != nil {
+			return nil, nil, nil, fmt.Errorf("LOG_DIR: %w", err)
 		}
 		out, closeFile = file, file.Close
 	}
@@ -106,10 +109,10 @@ func newLogger(cfg Core, out *os.File) (*slog.Logger, func() error, error) {
 	options := &slog.HandlerOptions{Level: level}
 	switch cfg.LogFormat {
 	case "json":
-		return slog.New(lineHandler{slog.NewJSONHandler(lines, options), lines}), closeLog, nil
+		return slog.New(lineHandler{slog.NewJSONHandler(lines, options), lines}), file, closeLog, nil
 	case "text":
-		return slog.New(slog.NewTextHandler(lines, options)), closeLog, nil
+		return slog.New(slog.NewTextHandler(lines, options)), file, closeLog, nil
 	default:
-		return nil, nil, errors.New("LOG_FORMAT: want json or text")
+		return nil, nil, nil, errors.New("LOG_FORMAT: want json or text")
 	}
 }

@@ -59,6 +59,12 @@ type Config struct {
 	// Origins are those whose pages may use the API (CORS), such as https://example.com; "*" is all of
 	// them, none means that no page of another origin may.
 	Origins []string
+	// AllowedHeaders are request headers that such pages may send besides those of the API, such as
+	// traceparent. "*" is all of them.
+	AllowedHeaders []string
+	// ExposedHeaders are answer headers, set by a proxy for example, that such pages may read besides those
+	// of the API.
+	ExposedHeaders []string
 	// Version of the service, for the OpenAPI document.
 	Version string
 	// DrainDelay is how long Serve goes on accepting connections after its context ended, so that a
@@ -148,7 +154,7 @@ func New(cfg Config) *API {
 	a.requests, a.guesses = newLimiter(cfg.Limits.PerMinute), newLimiter(cfg.Limits.NotFoundPerMinute)
 	a.entry = http.HandlerFunc(a.dispatch)
 	if len(cfg.Origins) > 0 {
-		a.entry = newCORS(cfg.Origins).Handler(a.entry)
+		a.entry = newCORS(cfg.Origins, cfg.AllowedHeaders, cfg.ExposedHeaders).Handler(a.entry)
 	}
 	a.maxUploadBytes, a.uploadExtensions = cfg.MaxUploadBytes, cfg.UploadExtensions
 	if a.maxUploadBytes == 0 {
@@ -173,6 +179,7 @@ func New(cfg Config) *API {
 	a.addUploads()
 	a.addImports()
 
+	a.allowNewMembersInAnswers()
 	var err error
 	if a.document, err = json.Marshal(a.openAPI); err != nil {
 		panic(err) // made of constants of this package
