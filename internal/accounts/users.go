@@ -129,18 +129,14 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 		IsActive: u.IsActive, Profile: u.Profile, GroupNames: append([]string{}, u.Groups...),
 		ContactTypes: []string{}, ContactValues: []string{}, ContactNormalized: []string{},
 	}
-	var faults []errcode.Field
-	for i, c := range u.Contacts {
+	for _, c := range u.Contacts {
 		normalized, err := s.normalize(c.Type, c.Value)
 		if err != nil {
-			faults = append(faults, fieldOf(fmt.Sprintf("contacts[%d].value", i), err))
+			return uuid.Nil, Answer{}, invalidValues(s.CheckNewUser(ctx, u))
 		}
 		params.ContactTypes = append(params.ContactTypes, c.Type)
 		params.ContactValues = append(params.ContactValues, c.Value)
 		params.ContactNormalized = append(params.ContactNormalized, normalized)
-	}
-	if len(faults) > 0 {
-		return uuid.Nil, Answer{}, invalidValues(faults)
 	}
 
 	var row write.UserWriteV1
@@ -149,7 +145,7 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 		return change{row.Touched, row.OutboxID}, err
 	})
 	if err != nil {
-		return uuid.Nil, Answer{}, err
+		return uuid.Nil, Answer{}, withFields(err, func() []errcode.Field { return s.CheckNewUser(ctx, u) })
 	}
 	a, err := writtenUser(row)
 	return row.ID, a, err

@@ -41,8 +41,8 @@ const (
 	maxDepth = 64
 	// maxValues bounds the values of a body. A profile of 16 KiB has at most 8,000.
 	maxValues = 10_000
-	// maxTextBytes bounds each string: a profile, the largest text that is stored, has 16 KiB.
-	maxTextBytes = 16 << 10
+	// maxTextBytes bounds each string. The largest text that is stored is a profile of 16 KiB.
+	maxTextBytes = 64 << 10
 	// maxNameBytes bounds the name of each member of an object.
 	maxNameBytes = 512
 	// maxDigits bounds a number when it is written without an exponent. PostgreSQL stores 1e5000 with all
@@ -451,9 +451,10 @@ func (c *bodyCheck) array(s *huma.Schema) error {
 			items = s.Items
 		}
 	}
-	n := 0
+	n, before := 0, len(c.in.fields)
 	for c.decoder.PeekKind() != ']' {
 		if n++; s != nil && s.MaxItems != nil && n > *s.MaxItems {
+			c.in.fields = c.in.fields[:before] // the errors of its items do not matter any more
 			c.wrongAt(c.decoder.StackDepth()-1, "", "too_many", fmt.Sprintf("must have at most %d items", *s.MaxItems))
 			s, items = nil, nil
 		}

@@ -94,6 +94,7 @@ func (a *API) addContacts() {
 
 func (a *API) addContact(ctx context.Context, w *response, in *input) error {
 	body := readBody[NewContact](in)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckNewContact(ctx, body.Type, body.Value) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -121,10 +122,12 @@ func (a *API) getContact(ctx context.Context, w *response, in *input) error {
 func (a *API) updateContact(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
 	body := readBody[ContactPatch](in)
+	patch := accounts.ContactPatch{Value: body.Value, IsActive: body.IsActive}
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckContactPatch(ctx, id, patch) })
 	if err := in.err(); err != nil {
 		return err
 	}
-	contact, err := a.accounts.UpdateContact(ctx, id, accounts.ContactPatch{Value: body.Value, IsActive: body.IsActive})
+	contact, err := a.accounts.UpdateContact(ctx, id, patch)
 	if err != nil {
 		return err
 	}

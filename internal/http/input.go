@@ -97,14 +97,14 @@ func (in *input) wrong(field, code, message string) {
 	in.fields = append(in.fields, errcode.Field{Field: field, Code: code, Message: message})
 }
 
-// alsoWrong notes what the domain found wrong with a request that is faulty already, except about fields
-// that have an error or are part of one that has.
-func (in *input) alsoWrong(fields []errcode.Field) {
-	if in.fatal != nil {
+// alsoCheck lets the domain check a request that is faulty already, so that the answer has the errors of
+// both. It leaves out fields that have an error, or that are part of one that has.
+func (in *input) alsoCheck(check func() []errcode.Field) {
+	if in.fatal != nil || in.fields == nil {
 		return
 	}
 	noted := in.fields
-	for _, f := range fields {
+	for _, f := range check() {
 		if !slices.ContainsFunc(noted, func(n errcode.Field) bool { return n.Field == "body" || isWithin(f.Field, n.Field) }) {
 			in.wrong(f.Field, f.Code, f.Message)
 		}

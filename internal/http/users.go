@@ -175,6 +175,7 @@ func (a *API) addUsers() {
 
 func (a *API) getUserByIdentifier(ctx context.Context, w *response, in *input) error {
 	text := in.identifier(identifierParam)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckIdentifier(text) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -227,6 +228,7 @@ func (a *API) listUsersAfter(ctx context.Context, w *response, in *input) error 
 	cursor, limit := in.shortText(cursorParam), in.integer(limitParam)
 	in.excludes("cursor or limit", pageParam, sizeParam)
 	filter := in.userFilter()
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckCursor(cursor) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -267,9 +269,6 @@ func nextCursor(next string) *string {
 
 func (a *API) createUser(ctx context.Context, w *response, in *input) error {
 	body := readBody[NewUser](in)
-	if err := in.err(); err != nil {
-		return err
-	}
 	user := accounts.NewUser{
 		IsActive: body.IsActive == nil || *body.IsActive,
 		Profile:  json.RawMessage(body.Profile),
@@ -277,6 +276,10 @@ func (a *API) createUser(ctx context.Context, w *response, in *input) error {
 	}
 	for _, c := range body.Contacts {
 		user.Contacts = append(user.Contacts, accounts.NewUserContact{Type: c.Type, Value: c.Value})
+	}
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckNewUser(ctx, user) })
+	if err := in.err(); err != nil {
+		return err
 	}
 	id, answer, err := a.accounts.CreateUser(ctx, user)
 	if err != nil {
@@ -291,12 +294,12 @@ func (a *API) updateUser(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(userIDParam)
 	version := in.ifMatch()
 	body := readBody[UserPatch](in)
+	patch := accounts.UserPatch{Profile: json.RawMessage(body.Profile), IsActive: body.IsActive, ExpectedVersion: version}
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckUserPatch(patch) })
 	if err := in.err(); err != nil {
 		return err
 	}
-	answer, err := a.accounts.UpdateUser(ctx, id, accounts.UserPatch{
-		Profile: json.RawMessage(body.Profile), IsActive: body.IsActive, ExpectedVersion: version,
-	})
+	answer, err := a.accounts.UpdateUser(ctx, id, patch)
 	if err != nil {
 		if answer.ETag != "" { // PRECONDITION_FAILED: what the client should have named
 			w.Header().Set("Etag", answer.ETag)
