@@ -78,6 +78,9 @@ func readBody[T any](in *input) T {
 		return v
 	}
 	if in.fields != nil {
+		if in.route.maxValues != 0 {
+			return v // a bulk route, whose rows the domain reports one by one
+		}
 		// For the domain, which checks the members that are well-formed: a client learns of all errors at
 		// once. Errors of decoding are among in.fields already.
 		_ = json.Unmarshal(data, &v, jsonv1.ReportErrorsWithLegacySemantics(true), jsontext.AllowDuplicateNames(true))
@@ -128,8 +131,8 @@ func (in *input) readAll() ([]byte, error) {
 // Content-Length announces: a client that sends nothing takes no memory.
 func (in *input) growBody(data []byte) ([]byte, error) {
 	size := max(freeBodyBytes, 2*int64(cap(data)))
-	if announced := in.r.ContentLength; announced > int64(len(data)) {
-		size = min(size, announced)
+	if announced := in.r.ContentLength; announced >= int64(len(data)) {
+		size = min(size, announced+1) // the end may be found by another read
 	}
 	if more := size - freeBodyBytes - in.held; more > 0 {
 		if !in.api.bodyMemory.TryAcquire(more) {
