@@ -32,6 +32,11 @@ test-cache: ## check the cache's histories under random faults: SEED=... MINUTES
 	@scripts/install-deps --test
 	go test -v -count=1 -timeout=0 -run=Histories ./test/cacheproofs/history -seed=$(SEED) -minutes=$(MINUTES) $(if $(MUTATION),-mutation=$(MUTATION))
 
+.PHONY: fuzz
+fuzz: ## run every fuzz function, one after the other: MINUTES=10 is the time of all together
+	@scripts/install-deps --test
+	@scripts/fuzz $(MINUTES)
+
 .PHONY: mutation
 mutation: ## switch off each guard of the cache protocol in turn; the tests must notice (<= 5 min)
 	@scripts/install-deps --test

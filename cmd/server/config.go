@@ -13,6 +13,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/joho/godotenv"
+	"golang.org/x/net/http/httpguts"
 )
 
 // Config is the environment of the service. Every secret may instead be given as NAME_FILE, the path
@@ -44,6 +45,12 @@ type Config struct {
 	UploadExtensions []string `env:"ALLOWED_UPLOAD_EXTENSIONS" envDefault:"csv,xlsx,xls"`
 	// Origins are those whose pages may use the API (CORS): https://example.com, or *.
 	Origins []string `env:"CORS_ALLOWED_ORIGINS"`
+	// AllowedHeaders and ExposedHeaders are those that such pages may send and read besides the API's own;
+	// the defaults are those of W3C Trace Context and Baggage.
+	AllowedHeaders []string `env:"CORS_ALLOWED_HEADERS" envDefault:"traceparent,tracestate,baggage"`
+	ExposedHeaders []string `env:"CORS_EXPOSED_HEADERS" envDefault:"traceresponse,Server-Timing"`
+	// MaxConnections bounds the open connections of the API, so that idle ones cannot use up the memory.
+	MaxConnections int `env:"HTTP_MAX_CONNECTIONS" envDefault:"4096"`
 	// RateLimit and NotFoundLimit are per minute, for each token and for each address; 0 is off.
 	// NotFoundLimit counts identifiers that name no user.
 	RateLimit     int `env:"RATE_LIMIT_PER_MINUTE" envDefault:"0"`
@@ -59,7 +66,7 @@ type Config struct {
 func (c *Config) check() (problems []string) {
 	for name, value := range map[string]int64{
 		"MAX_UPLOAD_FILE_SIZE": c.MaxUploadBytes - 1, "RATE_LIMIT_PER_MINUTE": int64(c.RateLimit),
-		"RATE_LIMIT_NOT_FOUND_PER_MINUTE": int64(c.NotFoundLimit),
+		"RATE_LIMIT_NOT_FOUND_PER_MINUTE": int64(c.NotFoundLimit), "HTTP_MAX_CONNECTIONS": int64(c.MaxConnections) - 1,
 	} {
 		if value < 0 {
 			problems = append(problems, name+": the value is too small")
@@ -73,6 +80,16 @@ func (c *Config) check() (problems []string) {
 		if origin != "*" && (err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host) {
 			problems = append(problems, "CORS_ALLOWED_ORIGINS: want origins such as https://example.com, or *")
 			break
+		}
+	}
+	for name, headers := range map[string][]string{
+		"CORS_ALLOWED_HEADERS": c.AllowedHeaders, "CORS_EXPOSED_HEADERS": c.ExposedHeaders,
+	} {
+		for i, header := range headers {
+			if headers[i] = strings.TrimSpace(header); !httpguts.ValidHeaderFieldName(headers[i]) {
+				problems = append(problems, name+": want header names separated by commas, or *")
+				break
+			}
 		}
 	}
 	return problems

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,13 +22,14 @@ type core struct {
 	*domain.Core
 	log      *slog.Logger
 	closeLog func() error
+	logFile  *logFile // nil without LOG_DIR
 }
 
 // openCore connects to nothing, so servers may be down. Without a LOG_DIR the log goes to logTo. The error
 // names every problem of cfg.
 func openCore(cfg Core, logTo *os.File, metrics prometheus.Registerer) (*core, error) {
 	var problems []string
-	log, closeLog, err := newLogger(cfg, logTo)
+	log, file, closeLog, err := newLogger(cfg, logTo)
 	if err != nil {
 		problems = append(problems, err.Error())
 		log, closeLog = slog.New(slog.DiscardHandler), func() error { return nil }
@@ -45,7 +47,7 @@ func openCore(cfg Core, logTo *os.File, metrics prometheus.Registerer) (*core, e
 	if problems != nil {
 		return nil, errors.Join(configError(problems), closeLog())
 	}
-	return &core{Core: c, log: log, closeLog: closeLog}, nil
+	return &core{Core: c, log: log, logFile: file, closeLog: closeLog}, nil
 }
 
 func (c *core) close() error { return errors.Join(c.Close(), c.closeLog()) }
@@ -58,18 +60,19 @@ func (l redisLogger) Printf(ctx context.Context, format string, v ...any) {
 	l.DebugContext(ctx, "redis client", "message", fmt.Sprintf(format, v...))
 }
 
-// newLogger makes the logger, to out unless there is a LOG_DIR, and returns how to write the rest and
-// close its file.
-func newLogger(cfg Core, out *os.File) (*slog.Logger, func() error, error) {
+// newLogger returns the logger, which writes to out or to a file in LOG_DIR, the file if there is one,
+// and a function that writes what is pending and closes the file.
+func newLogger(cfg Core, out io.Writer) (*slog.Logger, *logFile, func() error, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		return nil, nil, errors.New("LOG_LEVEL: want debug, info, warn or error")
+		return nil, nil, nil, errors.New("LOG_LEVEL: want debug, info, warn or error")
 	}
+	var file *logFile
 	closeFile := func() error { return nil }
 	if cfg.LogDir != "" {
-		file, err := os.OpenFile(filepath.Join(cfg.LogDir, "accounts.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-		if err != nil {
-			return nil, nil, fmt.Errorf("LOG_DIR: %w", err)
+		var err error
+		if file, err = openLogFile(filepath.Join(cfg.LogDir, "accounts.log")); err != nil {
+			return nil, nil, nil, fmt.Errorf("LOG_DIR: %w", err)
 		}
 		out, closeFile = file, file.Close
 	}
@@ -81,10 +84,10 @@ func newLogger(cfg Core, out *os.File) (*slog.Logger, func() error, error) {
 	options := &slog.HandlerOptions{Level: level}
 	switch cfg.LogFormat {
 	case "json":
-		return slog.New(lineHandler{slog.NewJSONHandler(lines, options), lines}), closeLog, nil
+		return slog.New(lineHandler{slog.NewJSONHandler(lines, options), lines}), file, closeLog, nil
 	case "text":
-		return slog.New(slog.NewTextHandler(lines, options)), closeLog, nil
+		return slog.New(slog.NewTextHandler(lines, options)), file, closeLog, nil
 	default:
-		return nil, nil, errors.New("LOG_FORMAT: want json or text")
+		return nil, nil, nil, errors.New("LOG_FORMAT: want json or text")
 	}
 }

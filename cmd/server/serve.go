@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"github.com/payment-services/accounts/internal/auth"
 	httpapi "github.com/payment-services/accounts/internal/http"
@@ -26,8 +27,6 @@ const (
 	drainDelay = 2 * time.Second
 	// Setup checks ask two Redis servers that may be down.
 	setupTimeout = time.Second
-	// Nobody may hold an admin connection open for nothing.
-	adminHeaderTimeout = 5 * time.Second
 	// The heap may grow by this share, in percent, before garbage is collected: a few MB of live data and
 	// 10 KB a request would otherwise mean ten collections a second. GOGC in the environment wins.
 	gcPercent = 200
@@ -35,6 +34,11 @@ const (
 
 // serve runs the service until ctx ends: then it finishes what it is doing and returns nil.
 func serve(ctx context.Context) (err error) {
+	// From the start: a SIGHUP that is not waited for ends the process.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+
 	var cfg Config
 	if err := load(&cfg); err != nil {
 		return err
@@ -80,6 +84,7 @@ func serve(ctx context.Context) (err error) {
 	api := httpapi.New(httpapi.Config{
 		Accounts: core.Accounts, Auth: verifier, Logger: log, Metrics: registry, DrainDelay: drainDelay,
 		MaxUploadBytes: cfg.MaxUploadBytes, UploadExtensions: cfg.UploadExtensions, Origins: cfg.Origins,
+		AllowedHeaders: cfg.AllowedHeaders, ExposedHeaders: cfg.ExposedHeaders,
 		Limits: httpapi.RateLimits{
 			PerMinute: cfg.RateLimit, NotFoundPerMinute: cfg.NotFoundLimit, TrustedProxies: cfg.TrustedProxies,
 		},
@@ -93,7 +98,7 @@ func serve(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("ADMIN_ADDR: %w", errors.Join(err, listener.Close()))
 	}
-	admin := &http.Server{Handler: adminHandler(registry), ReadHeaderTimeout: adminHeaderTimeout}
+	admin := newAdminServer(registry)
 
 	// The background work outlives the requests that depend on it.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
@@ -101,13 +106,14 @@ func serve(ctx context.Context) (err error) {
 	running.Go(func() { core.Run(background) })
 	running.Go(func() { core.Accounts.RunImports(ctx, log) })
 	running.Go(func() { verifier.Run(background) })
+	running.Go(func() { core.reopenLog(background, hangups) })
 	running.Go(func() {
-		if err := admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
+		if err := admin.Serve(netutil.LimitListener(adminListener, adminMaxConnections)); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("admin server", "error", err)
 		}
 	})
 	log.Info("listening", "http", listener.Addr().String(), "admin", adminListener.Addr().String())
-	err = api.Serve(ctx, listener)
+	err = api.Serve(ctx, netutil.LimitListener(listener, cfg.MaxConnections))
 	stopBackground()
 	err = errors.Join(err, admin.Close())
 	running.Wait()
@@ -115,12 +121,19 @@ func serve(ctx context.Context) (err error) {
 	return err
 }
 
-func adminHandler(registry *prometheus.Registry) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
+// reopenLog opens the log file again at each hangup, as logrotate expects of a service, until ctx ends.
+func (c *core) reopenLog(ctx context.Context, hangups <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		}
+		if c.logFile == nil {
+			continue
+		}
+		if err := c.logFile.Reopen(); err != nil {
+			c.log.Error("reopen the log file; the old one stays in use", "error", err)
+		}
+	}
 }

@@ -32,7 +32,7 @@ func (s *Service) AddContact(ctx context.Context, userID uuid.UUID, typ, value s
 	typ = nameKey(typ)
 	normalized, err := s.normalize(typ, value)
 	if err != nil {
-		return Contact{}, invalidValues([]errcode.Field{fieldOf("value", err)})
+		return Contact{}, invalidValues(s.CheckNewContact(ctx, typ, value))
 	}
 	var row write.ContactWriteV1
 	err = s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {

@@ -133,22 +133,18 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 		IsActive: u.IsActive, Profile: u.Profile, GroupKeys: groupKeys(u.Groups),
 		ContactTypes: []string{}, ContactValues: []string{}, ContactNormalized: []string{},
 	}
-	var faults []errcode.Field
-	for i, c := range u.Contacts {
+	for _, c := range u.Contacts {
 		typ := nameKey(c.Type)
 		normalized, err := s.normalize(typ, c.Value)
 		if err != nil {
-			faults = append(faults, fieldOf(fmt.Sprintf("contacts[%d].value", i), err))
+			return uuid.Nil, Answer{}, invalidValues(s.CheckNewUser(ctx, u))
 		}
 		params.ContactTypes = append(params.ContactTypes, typ)
 		params.ContactValues = append(params.ContactValues, c.Value)
 		params.ContactNormalized = append(params.ContactNormalized, normalized)
 	}
-	if fault := checkProfile(u.Profile); fault != nil {
-		faults = append(faults, *fault)
-	}
-	if len(faults) > 0 {
-		return uuid.Nil, Answer{}, invalidValues(faults)
+	if checkProfile(u.Profile) != nil {
+		return uuid.Nil, Answer{}, invalidValues(s.CheckNewUser(ctx, u))
 	}
 
 	var row write.UserWriteV1
@@ -157,7 +153,7 @@ func (s *Service) CreateUser(ctx context.Context, u NewUser) (uuid.UUID, Answer,
 		return change{row.Touched, row.OutboxID}, err
 	})
 	if err != nil {
-		return uuid.Nil, Answer{}, err
+		return uuid.Nil, Answer{}, withFields(err, func() []errcode.Field { return s.CheckNewUser(ctx, u) })
 	}
 	a, err := writtenUser(row)
 	return row.ID, a, err

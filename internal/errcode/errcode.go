@@ -33,6 +33,7 @@ const (
 	RateLimited           Code = "RATE_LIMITED"
 	RevocationUnavailable Code = "REVOCATION_UNAVAILABLE"
 	OutcomeUnknown        Code = "OUTCOME_UNKNOWN"
+	Overloaded            Code = "OVERLOADED"
 	Internal              Code = "INTERNAL_ERROR"
 )
 
@@ -42,7 +43,7 @@ func All() []Code {
 		Validation, NotFound, Database, FileUpload, InvalidSecondLogin, ContactTypeConflict,
 		Unauthenticated, Forbidden, IdentifierTaken, NameTaken, LimitReached, PreconditionFailed, PayloadTooLarge,
 		UnsupportedMediaType, MethodNotAllowed, RateLimited, RevocationUnavailable, OutcomeUnknown,
-		Internal,
+		Overloaded, Internal,
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/google/uuid"
@@ -106,6 +105,18 @@ func TestBodyIsStrict(t *testing.T) {
 		`{` + sampleID + `,"79991234567":1,"a@example.com":2,"a.b[0]":3,"active":4}`: {
 			"? unknown", "? unknown", "? unknown", "active invalid_type",
 		},
+		`{` + sampleID + `,"profile":{"a":1,"a":2},"choice":"x","zzz":1,"id":1}`: {
+			"profile.a duplicate", "choice unknown", "zzz unknown", "id duplicate",
+		},
+		`{` + sampleID + `,"profile":{"a":"\ud800"}}`:                                                   {"body invalid_json"},
+		`{` + sampleID + `,"profile":{"a":1e40,"b":[1e-40,-1E5000]}}`:                                   {"profile.a invalid_number", "profile.b[0] invalid_number", "profile.b[1] invalid_number"},
+		`{` + sampleID + `,"profile":{"a":` + strings.Repeat("1", 41) + `,"b":0e99999999999999999999}}`: {"profile.a invalid_number", "profile.b invalid_number"},
+		`{` + sampleID + `,"profile":{"a":["\u0000"],"\u0000":1}}`:                                      {"profile.a[0] invalid_text", "profile invalid_text"},
+		`{` + sampleID + `,"profile":{"0":{"x y":1e50}}}`:                                               {"profile.?.? invalid_number"},
+		`{` + sampleID + `,"profile":{"a":"` + strings.Repeat("x", maxTextBytes+1) + `"}}`:              {"profile.a too_long"},
+		`{` + sampleID + `,"profile":{"` + strings.Repeat("x", maxNameBytes+1) + `":1}}`:                {"profile name_too_long"},
+		`{` + sampleID + `,"profile":[` + strings.Repeat("1,", maxValues) + `1]}`:                       {"body too_many"},
+		`{` + sampleID + `,"tags":[1,2,3],"zzz":{"a":1e99}}`:                                            {"tags too_many", "zzz unknown"},
 		// All at once.
 		`{"id":"x","name":"a","choice":"three","active":"no","profile":7,"tags":"a","parts":[null],"zzz":1}`: {
 			"active invalid_type", "choice unknown", "id invalid_uuid", "name too_short", "parts[0] null",
@@ -121,12 +132,12 @@ func TestBodyIsStrict(t *testing.T) {
 	for _, body := range []string{
 		`{` + sampleID + `}`,
 		` {` + sampleID + `, "name":"яя","choice":"two","active":false,"note":null,"tags":[],"parts":[{"value":""}]} ` + "\n",
-		`{` + sampleID + `,"profile":{"a":null,"b":[1e999,{"c":-0.10}],"":{"<":"\u003c"}}}`,
+		`{` + sampleID + `,"profile":{"a":null,"b":[1e39,{"c":-0.10}],"":{"<":"\u003c"}}}`,
 	} {
 		s.call(http.MethodPost, "/accounts/sample", body).ok(http.StatusOK, new(sample))
 	}
 	// The profile is handed on as it was written.
-	const profile = `{"n":1e999,"s":"\u0001<"}`
+	const profile = `{"n":1e+39,"s":"\u0001<"}`
 	require.Contains(t, s.call(http.MethodPost, "/accounts/sample", `{`+sampleID+`,"profile":`+profile+`}`).Body.String(), profile)
 }
 
@@ -136,12 +147,12 @@ func TestManyFaultsMakeABoundedAnswer(t *testing.T) {
 	s.addSample()
 	var body strings.Builder
 	body.WriteString(`{` + sampleID)
-	for i := range 100_000 {
+	for i := range 5_000 {
 		body.WriteString(`,"a` + string(rune('a'+i%26)) + `":1`)
 	}
 	body.WriteString("}")
 	p := s.call(http.MethodPost, "/accounts/sample", body.String()).problem(errcode.Validation)
-	require.Equal(t, maxFaults, len(p.Details.Errors)) // Len would print them all
+	require.Equal(t, maxErrors, len(p.Details.Errors)) // Len would print them all
 }
 
 // TestCheckAgreesWithJSONSchema holds our reading of a schema against that of another library.
@@ -205,6 +216,13 @@ func TestMediaTypes(t *testing.T) {
 		s.call(http.MethodPost, "/accounts/sample", body, "Content-Type", contentType).problem(errcode.UnsupportedMediaType)
 	}
 	s.call(http.MethodPost, "/accounts/sample", body, "Content-Encoding", "gzip").problem(errcode.UnsupportedMediaType)
+	for _, charset := range []string{"utf8", "UTF8", "Utf-8", `"utf8"`, `"UTF-8"`} {
+		s.call(http.MethodPost, "/accounts/sample", body, "Content-Type", "application/json; charset="+charset).ok(http.StatusOK, nil)
+	}
+	for _, charset := range []string{"utf-16", "utf-8-sig", `""`, "latin1"} {
+		s.call(http.MethodPost, "/accounts/sample", body, "Content-Type", "application/json; charset="+charset).
+			problem(errcode.UnsupportedMediaType)
+	}
 	// A merge patch is for PATCH only.
 	s.call(http.MethodPost, "/accounts/user-groups", `{"name":"x"}`, "Content-Type", "application/merge-patch+json").
 		problem(errcode.UnsupportedMediaType)
@@ -214,46 +232,19 @@ func TestBodyThatDoesNotArrive(t *testing.T) {
 	t.Parallel()
 	s := newBareAPI(t)
 	s.addSample()
-	send := func(err error) answer {
-		r := httptest.NewRequest(http.MethodPost, "/accounts/sample", io.MultiReader(strings.NewReader("{"), failingReader{err}))
+	for _, test := range []struct {
+		err  error
+		code string
+	}{
+		{os.ErrDeadlineExceeded, "timeout"}, {errors.New("chunk"), "unreadable"}, {io.ErrUnexpectedEOF, "truncated"},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/accounts/sample", io.MultiReader(strings.NewReader("{"), failingReader{test.err}))
 		r.Header.Set("Authorization", s.auth)
 		r.Header.Set("Content-Type", "application/json")
-		return s.send(r)
+		a := s.send(r)
+		require.Equal(t, []string{"body " + test.code}, a.problem(errcode.Validation).faults())
+		require.Equal(t, "close", a.Header().Get("Connection"))
 	}
-	a := send(os.ErrDeadlineExceeded)
-	require.Equal(t, []string{"body timeout"}, a.problem(errcode.Validation).faults())
-	require.Equal(t, "close", a.Header().Get("Connection"))
-	require.Equal(t, []string{"body unreadable"}, send(errors.New("chunk")).problem(errcode.Validation).faults())
-
-	a = send(io.ErrUnexpectedEOF)
-	require.Empty(t, a.Body.String())
-	lines := s.lines()
-	require.EqualValues(t, statusClientGone, lines[len(lines)-1]["status"])
-}
-
-// TestBodyDeadlineEndsWithTheBody: left in place it would end the connection under a slow handler.
-func TestBodyDeadlineEndsWithTheBody(t *testing.T) {
-	t.Parallel()
-	s := newBareAPI(t)
-	s.addSample()
-	w := &deadlineRecorder{ResponseRecorder: httptest.NewRecorder()}
-	r := httptest.NewRequest(http.MethodPost, "/accounts/sample", strings.NewReader(`{`+sampleID+`}`))
-	r.Header = http.Header{"Authorization": {s.auth}, "Content-Type": {"application/json"}}
-	s.ServeHTTP(w, r)
-	require.Equal(t, http.StatusOK, w.Code)
-	require.Len(t, w.deadlines, 2)
-	require.WithinDuration(t, time.Now().Add(bodyTimeout), w.deadlines[0], 5*time.Second)
-	require.Zero(t, w.deadlines[1])
-}
-
-type deadlineRecorder struct {
-	*httptest.ResponseRecorder
-	deadlines []time.Time
-}
-
-func (w *deadlineRecorder) SetReadDeadline(t time.Time) error {
-	w.deadlines = append(w.deadlines, t)
-	return nil
 }
 
 type failingReader struct{ err error }

@@ -15,15 +15,20 @@ import (
 
 func TestCORS(t *testing.T) {
 	t.Parallel()
-	s := newBareAPI(t, func(c *Config) { c.Origins = []string{"https://app.example.com"} })
+	s := newBareAPI(t, func(c *Config) {
+		c.Origins = []string{"https://app.example.com"}
+		c.AllowedHeaders, c.ExposedHeaders = []string{"traceparent", "Baggage"}, []string{"Server-Timing"}
+	})
 	preflight := func(origin string) answer {
 		return s.call(http.MethodOptions, "/accounts/users", "", "Authorization", "", "Origin", origin,
-			"Access-Control-Request-Method", "PATCH", "Access-Control-Request-Headers", "authorization,if-match")
+			"Access-Control-Request-Method", "PATCH", "Access-Control-Request-Headers", "authorization,if-match,traceparent,baggage")
 	}
 	a := preflight("https://app.example.com").ok(http.StatusOK, nil)
 	require.Equal(t, "https://app.example.com", a.Header().Get("Access-Control-Allow-Origin"))
 	require.Equal(t, "PATCH", a.Header().Get("Access-Control-Allow-Methods"))
 	require.Contains(t, strings.ToLower(a.Header().Get("Access-Control-Allow-Headers")), "if-match")
+	require.Contains(t, strings.ToLower(a.Header().Get("Access-Control-Allow-Headers")), "traceparent")
+	require.Contains(t, strings.ToLower(a.Header().Get("Access-Control-Allow-Headers")), "baggage")
 	require.Empty(t, a.Header().Get("Access-Control-Allow-Credentials"))
 	require.Empty(t, preflight("https://evil.example.com").Header().Get("Access-Control-Allow-Origin"))
 
@@ -32,6 +37,7 @@ func TestCORS(t *testing.T) {
 	a.problem(errcode.Unauthenticated)
 	require.Equal(t, "https://app.example.com", a.Header().Get("Access-Control-Allow-Origin"))
 	require.Contains(t, a.Header().Get("Access-Control-Expose-Headers"), "X-Request-Id")
+	require.Contains(t, a.Header().Get("Access-Control-Expose-Headers"), "Server-Timing")
 	require.Contains(t, a.Header().Values("Vary"), "Origin")
 	require.Len(t, s.lines(), 3, "each has its log line")
 

@@ -13,8 +13,12 @@ import (
 	"github.com/payment-services/accounts/internal/errcode"
 )
 
-// maxBulkBytes bounds the body of a bulk call: 1000 users with profiles of 16 KiB.
-const maxBulkBytes = 17 << 20
+const (
+	// maxBulkBytes bounds the body of a bulk call: 1000 users with profiles of 16 KiB.
+	maxBulkBytes = 17 << 20
+	// maxBulkValues bounds the values of such a body, one for every 17 bytes of it.
+	maxBulkValues = 1_000_000
+)
 
 // NewUsers is the body that creates many users.
 type NewUsers struct {
@@ -68,7 +72,7 @@ func (a *API) addBulk() {
 		summary: "Create up to 1000 users by phone", access: writeAccess,
 		description: "A faulty row hides no other. The same call again creates nothing twice.",
 		params:      []*huma.Param{onConflictParam, dryRunParam},
-		body:        reflect.TypeFor[NewUsers](), maxBody: maxBulkBytes, slow: true,
+		body:        reflect.TypeFor[NewUsers](), maxBody: maxBulkBytes, maxValues: maxBulkValues, slow: true,
 		status: http.StatusOK, result: reflect.TypeFor[BulkResult](),
 		errors: []errcode.Code{errcode.IdentifierTaken, errcode.OutcomeUnknown}, handle: a.createUsers,
 	})

@@ -33,6 +33,12 @@ var theContract = sync.OnceValue(func() contract {
 	if err != nil {
 		panic(err)
 	}
+	// Clients must accept new members of answers; here one that is not documented is an error.
+	for _, s := range doc.Components.Schemas {
+		if s.Value.Type.Is("object") && s.Value.AdditionalProperties.Has == nil {
+			s.Value.AdditionalProperties.Has = new(false)
+		}
+	}
 	return contract{doc, a.router}
 })
 

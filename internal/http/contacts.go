@@ -105,6 +105,7 @@ func (a *API) addContacts() {
 
 func (a *API) addContact(ctx context.Context, w *response, in *input) error {
 	body := readBody[NewContact](in)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckNewContact(ctx, body.Type, body.Value) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -134,12 +135,12 @@ func (a *API) updateContact(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
 	versions := in.ifMatch()
 	body := readBody[ContactPatch](in)
+	patch := accounts.ContactPatch{Value: body.Value, IsActive: body.IsActive, Versions: versions}
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckContactPatch(ctx, id, patch) })
 	if err := in.err(); err != nil {
 		return err
 	}
-	contact, err := a.accounts.UpdateContact(ctx, id, accounts.ContactPatch{
-		Value: body.Value, IsActive: body.IsActive, Versions: versions,
-	})
+	contact, err := a.accounts.UpdateContact(ctx, id, patch)
 	if err != nil {
 		return w.refused(err, contact.Version(), w.writtenContact(contact))
 	}

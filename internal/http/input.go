@@ -16,8 +16,12 @@ import (
 	"github.com/payment-services/accounts/internal/errcode"
 )
 
-// maxFaults bounds an answer: a body of 1 MiB can have 200,000 unknown fields.
-const maxFaults = 1000
+const (
+	// maxErrors bounds the faulty fields of an answer: a body of 1 MiB can have 200,000 unknown fields.
+	maxErrors = 50
+	// maxQueryParams is more than any route has.
+	maxQueryParams = 64
+)
 
 // input reads the parameters and the body of a request, and gathers everything that is wrong with
 // them, so that a client learns of all its mistakes at once.
@@ -29,6 +33,7 @@ type input struct {
 	query  []queryPair
 	fields []errcode.Field
 	fatal  error // makes the fields uninteresting: too large, not JSON
+	held   int64 // bytes of bodyMemory
 }
 
 // queryPair is one parameter of the query, its value as it was sent.
@@ -37,7 +42,11 @@ type queryPair struct{ name, raw string }
 // newInput refuses query parameters that the route does not know: a misspelt filter must not be a
 // list of everybody.
 func newInput(a *API, w *response, r *http.Request, rt *route) *input {
-	in := &input{api: a, w: w, r: r, route: rt, query: splitQuery(r.URL.RawQuery)}
+	in := &input{api: a, w: w, r: r, route: rt}
+	var complete bool
+	if in.query, complete = splitQuery(r.URL.RawQuery); !complete {
+		in.wrong("query", "too_many", fmt.Sprintf("must have at most %d parameters", maxQueryParams))
+	}
 	in.checkPreconditions()
 	for _, pair := range in.query {
 		known := slices.ContainsFunc(rt.params, func(p *huma.Param) bool {
@@ -50,11 +59,13 @@ func newInput(a *API, w *response, r *http.Request, rt *route) *input {
 	return in
 }
 
-// splitQuery cuts the query at "&" and decodes the names. A name that cannot be decoded stays as it
-// is: no route knows it.
-func splitQuery(raw string) []queryPair {
-	var pairs []queryPair
+// splitQuery cuts the query at "&" and decodes the names, of at most maxQueryParams parameters; complete
+// reports whether these are all. A name that cannot be decoded stays as it is: no route knows it.
+func splitQuery(raw string) (pairs []queryPair, complete bool) {
 	for raw != "" {
+		if len(pairs) == maxQueryParams {
+			return pairs, false
+		}
 		var part string
 		part, raw, _ = strings.Cut(raw, "&")
 		if part == "" {
@@ -66,7 +77,7 @@ func splitQuery(raw string) []queryPair {
 		}
 		pairs = append(pairs, queryPair{name, value})
 	}
-	return pairs
+	return pairs, true
 }
 
 // err returns what is wrong with the request. To be asked before anything read is used.
@@ -81,10 +92,31 @@ func (in *input) err() error {
 }
 
 func (in *input) wrong(field, code, message string) {
-	if len(in.fields) == maxFaults {
+	if len(in.fields) == maxErrors {
 		return
 	}
 	in.fields = append(in.fields, errcode.Field{Field: field, Code: code, Message: message})
+}
+
+// alsoCheck lets the domain check a request that is faulty already, so that the answer has the errors of
+// both. It leaves out fields that have an error, or that are part of one that has.
+func (in *input) alsoCheck(check func() []errcode.Field) {
+	if in.fatal != nil || in.fields == nil {
+		return
+	}
+	noted := in.fields
+	for _, f := range check() {
+		if !slices.ContainsFunc(noted, func(n errcode.Field) bool { return n.Field == "body" || isWithin(f.Field, n.Field) }) {
+			in.wrong(f.Field, f.Code, f.Message)
+		}
+	}
+}
+
+// isWithin reports whether a field is another one or a part of it: contacts[0].value is within
+// contacts[0].
+func isWithin(field, other string) bool {
+	rest, ok := strings.CutPrefix(field, other)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // raw returns the value of a parameter as it was sent, and whether it is there.

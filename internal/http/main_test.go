@@ -45,11 +45,16 @@ type stack struct {
 	db   *pgtest.DB
 }
 
-// newBareAPI returns an API without a domain, for what happens before and after it. Tokens are not
-// held against a revocation list.
+// newBareAPI returns an API whose domain has no servers, for what happens before and after it. Tokens are
+// not held against a revocation list.
 func newBareAPI(t testing.TB, change ...func(*Config)) *stack {
 	t.Helper()
-	cfg := Config{Auth: newVerifier(t, "redis://"+closedAddress(t)+"/0", auth.OutageAllow), Version: "test"}
+	parser, err := identifier.NewParser("RU")
+	require.NoError(t, err)
+	cfg := Config{
+		Accounts: accounts.New(accounts.Config{Parser: parser}),
+		Auth:     newVerifier(t, "redis://"+closedAddress(t)+"/0", auth.OutageAllow), Version: "test",
+	}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -156,6 +156,7 @@ func (a *API) listMembers(ctx context.Context, w *response, in *input) error {
 	in.excludes("group_id", memberParam)
 	groupID := in.uuid(memberGroupParam)
 	cursor, limit := in.shortText(cursorParam), in.integer(limitParam)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckCursor(cursor) })
 	if err := in.err(); err != nil {
 		return err
 	}

@@ -26,7 +26,8 @@ const (
 	maxRequestIDBytes = 64
 	// unmatched is the route of requests that no route matched, in logs and metrics.
 	unmatched = "unmatched"
-	// statusClientGone is logged when there is nobody left to answer (nginx's convention).
+	// statusClientGone is logged when the client closed the connection, or its side of it, before the answer
+	// (nginx's convention). No answer is sent.
 	statusClientGone = 499
 )
 
@@ -42,6 +43,9 @@ var (
 // and headers, recovery, log line and metric, CORS, trailing slash, rate limits and authentication, routing.
 func (a *API) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 	w := &response{ResponseWriter: writer, requestID: requestID(r), route: unmatched}
+	if r.ContentLength != 0 {
+		w.unread, w.waitsToSend = r.Body, r.Header["Expect"] != nil
+	}
 	h := w.Header()
 	h["X-Request-Id"] = []string{w.requestID}
 	h["X-Content-Type-Options"] = noSniff
@@ -76,8 +80,11 @@ func (a *API) finish(w *response, r *http.Request, start time.Time) {
 		abort = w.status != 0 // too late for a problem: the client must see a broken answer
 		w.problem(r, fmt.Errorf("panic: %v", recovered))
 	}
-	if w.status == 0 {
-		w.status = http.StatusOK // as net/http answers for a handler that wrote nothing
+	switch w.status {
+	case 0:
+		w.WriteHeader(http.StatusOK) // as net/http answers for a handler that wrote nothing
+	case statusClientGone:
+		abort = true // net/http would send an empty 200
 	}
 	duration := time.Since(start)
 	a.latency.WithLabelValues(methodLabel(r.Method), w.route, statusClass(w.status)).Observe(duration.Seconds())

@@ -108,7 +108,7 @@ func (a *API) operation(rt *route) *huma.Operation {
 		op.RequestBody = uploadBody
 	}
 	if op.RequestBody != nil {
-		codes = append(codes, errcode.PayloadTooLarge, errcode.UnsupportedMediaType)
+		codes = append(codes, errcode.PayloadTooLarge, errcode.UnsupportedMediaType, errcode.Overloaded)
 	}
 	a.addSuccess(op, rt)
 	a.addErrors(op, rt.path, append(codes, errcode.Internal))
@@ -155,6 +155,41 @@ func (a *API) addErrors(op *huma.Operation, path string, codes []errcode.Code) {
 		op.Responses[strconv.Itoa(status)] = &huma.Response{
 			Description: strings.Join(slices.Compact(names), ", "),
 			Content:     map[string]*huma.MediaType{"application/problem+json": content},
+		}
+	}
+}
+
+// allowNewMembersInAnswers removes additionalProperties: false from the schemas of answers, so that a
+// client that was generated from this document accepts the members of later versions. The schemas of
+// request bodies keep it: the service refuses unknown members.
+func (a *API) allowNewMembersInAnswers() {
+	inRequests := map[*huma.Schema]bool{}
+	var visit func(s *huma.Schema)
+	visit = func(s *huma.Schema) {
+		if s != nil && s.Ref != "" {
+			s = a.registry.SchemaFromRef(s.Ref)
+		}
+		if s == nil || inRequests[s] {
+			return
+		}
+		inRequests[s] = true
+		visit(s.Items)
+		for _, property := range s.Properties {
+			visit(property)
+		}
+	}
+	for _, item := range a.openAPI.Paths {
+		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
+			if op != nil && op.RequestBody != nil {
+				for _, content := range op.RequestBody.Content {
+					visit(content.Schema)
+				}
+			}
+		}
+	}
+	for _, s := range a.registry.Map() {
+		if s.AdditionalProperties == false && !inRequests[s] {
+			s.AdditionalProperties = nil
 		}
 	}
 }

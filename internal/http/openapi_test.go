@@ -45,6 +45,51 @@ func TestDocumentIsServed(t *testing.T) {
 	}
 }
 
+func TestDocument_OnlyRequestsExcludeUnknownMembers(t *testing.T) {
+	t.Parallel()
+	s := newBareAPI(t)
+	var objects func(s *openapi3.SchemaRef, found map[*openapi3.Schema]bool)
+	objects = func(s *openapi3.SchemaRef, found map[*openapi3.Schema]bool) {
+		if s == nil || found[s.Value] {
+			return
+		}
+		if s.Value.Properties != nil {
+			found[s.Value] = true
+		}
+		objects(s.Value.Items, found)
+		for _, property := range s.Value.Properties {
+			objects(property, found)
+		}
+		for _, choice := range s.Value.OneOf {
+			objects(choice, found)
+		}
+	}
+	requests, answers := map[*openapi3.Schema]bool{}, map[*openapi3.Schema]bool{}
+	for _, item := range loadDocument(t, s.API).Paths.Map() {
+		for _, op := range item.Operations() {
+			if op.RequestBody != nil {
+				for _, media := range op.RequestBody.Value.Content {
+					objects(media.Schema, requests)
+				}
+			}
+			for _, answer := range op.Responses.Map() {
+				for _, media := range answer.Value.Content {
+					objects(media.Schema, answers)
+				}
+			}
+		}
+	}
+	require.Greater(t, len(requests), 10)
+	require.Greater(t, len(answers), 10)
+	for schema := range requests {
+		require.NotNil(t, schema.AdditionalProperties.Has, schema.Properties)
+		require.False(t, *schema.AdditionalProperties.Has)
+	}
+	for schema := range answers {
+		require.Nil(t, schema.AdditionalProperties.Has, schema.Properties)
+	}
+}
+
 // TestDocumentAndRouterAgree: every route is documented, with its path parameters, and nothing else is.
 func TestDocumentAndRouterAgree(t *testing.T) {
 	t.Parallel()

@@ -13,8 +13,8 @@ import (
 // minRetryAfter is what a 429 or 503 says when its error does not know better.
 const minRetryAfter = time.Second
 
-// errClientGone ends a request whose client left before its body was complete.
-var errClientGone = errors.New("the client went away")
+// maxInstanceBytes bounds the path that a problem repeats; the longest path of a route has 120.
+const maxInstanceBytes = 512
 
 // statuses is the only place that knows the status of a code.
 var statuses = map[errcode.Code]int{
@@ -36,6 +36,7 @@ var statuses = map[errcode.Code]int{
 	errcode.RateLimited:           http.StatusTooManyRequests,
 	errcode.RevocationUnavailable: http.StatusServiceUnavailable,
 	errcode.OutcomeUnknown:        http.StatusServiceUnavailable,
+	errcode.Overloaded:            http.StatusServiceUnavailable,
 	errcode.Internal:              http.StatusInternalServerError,
 }
 
@@ -58,14 +59,14 @@ type ProblemDetails struct {
 	Entity  string          `json:"entity,omitempty" doc:"NOT_FOUND: what was not found." example:"User"`
 	ID      string          `json:"id,omitempty" doc:"NOT_FOUND: the id asked for; absent for an identifier."`
 	Version int64           `json:"version,omitempty" doc:"PRECONDITION_FAILED: the current version."`
-	Errors  []errcode.Field `json:"errors,omitempty" nullable:"false" doc:"Every faulty field, never with the value sent."`
+	Errors  []errcode.Field `json:"errors,omitempty" nullable:"false" doc:"Every faulty field, at most 50, never with the value sent."`
 }
 
 // problem answers with an error. It logs nothing itself: the request's line has the code, and the
 // cause if it is a fault of ours.
 func (w *response) problem(r *http.Request, err error) {
 	w.cause = err
-	if errors.Is(err, errClientGone) || errors.Is(err, context.Canceled) && errors.Is(r.Context().Err(), context.Canceled) {
+	if errors.Is(err, context.Canceled) && errors.Is(r.Context().Err(), context.Canceled) {
 		w.status = statusClientGone
 		return
 	}
@@ -86,6 +87,9 @@ func (w *response) problem(r *http.Request, err error) {
 
 func newProblem(e *errcode.Error, path, requestID string) Problem {
 	status := statuses[e.Code]
+	if len(path) > maxInstanceBytes {
+		path = path[:maxInstanceBytes]
+	}
 	return Problem{
 		Type:      "about:blank",
 		Title:     http.StatusText(status),
@@ -95,7 +99,7 @@ func newProblem(e *errcode.Error, path, requestID string) Problem {
 		RequestID: requestID,
 		ErrorCode: e.Code,
 		Message:   e.Message,
-		Details:   ProblemDetails{Entity: e.Entity, ID: e.ID, Version: e.Version, Errors: e.Fields},
+		Details:   ProblemDetails{Entity: e.Entity, ID: e.ID, Version: e.Version, Errors: e.Fields[:min(len(e.Fields), maxErrors)]},
 	}
 }
 

@@ -4,12 +4,25 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/auth"
 	"github.com/payment-services/accounts/internal/errcode"
+)
+
+const (
+	// unreadTimeout is how long an answer waits for a body that is not needed: it is in the socket's
+	// buffer, or the client has not sent it yet.
+	unreadTimeout = 10 * time.Millisecond
+	// maxUnreadBytes is how much of such a body is read to keep the connection.
+	maxUnreadBytes = 64 << 10
+	// lingerTimeout is how long a connection stays open after an answer that closes it: more than a round
+	// trip, in which the client gets the answer and stops sending.
+	lingerTimeout = 500 * time.Millisecond
 )
 
 // response is one answer on its way out, and what the log line will say about it.
@@ -22,6 +35,9 @@ type response struct {
 	caller    caller
 	compress  bool // the route's answers are worth it, and the client understands
 
+	unread      io.Reader // the request's body, until it was read to its end; nil if it has none
+	waitsToSend bool      // the client sends the body after a 100 Continue only
+
 	status int // 0 until the header is written
 	bytes  int64
 	code   errcode.Code
@@ -32,6 +48,9 @@ type response struct {
 func (w *response) WriteHeader(status int) {
 	if w.status == 0 && status >= http.StatusOK {
 		w.status = status
+		if w.unread != nil {
+			w.endUnread()
+		}
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -39,11 +58,30 @@ func (w *response) WriteHeader(status int) {
 // Write implements http.ResponseWriter.
 func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
 	}
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
+}
+
+// endUnread keeps a body that is not needed from holding the connection. A body that has arrived
+// already is read, and the connection can be used again. Otherwise the answer closes the connection:
+// net/http, which reads on after the answer so that the client can read it before a reset, gets
+// lingerTimeout for that.
+func (w *response) endUnread() {
+	body := w.unread
+	w.unread = nil
+	connection := http.NewResponseController(w.ResponseWriter)
+	mayArrive := !w.waitsToSend && w.Header().Get("Connection") != "close"
+	if mayArrive && connection.SetReadDeadline(time.Now().Add(unreadTimeout)) == nil {
+		if _, err := io.CopyN(io.Discard, body, maxUnreadBytes); err == io.EOF {
+			_ = connection.SetReadDeadline(time.Time{})
+			return
+		}
+	}
+	w.Header().Set("Connection", "close")
+	_ = connection.SetReadDeadline(time.Now().Add(lingerTimeout))
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -23,6 +23,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/auth"
@@ -45,6 +46,9 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// MaxBodyBytes bounds a JSON body. 1 MiB if 0.
 	MaxBodyBytes int64
+	// BodyMemory bounds the bytes of all JSON bodies that are held at once; a request beyond it gets 503.
+	// 40 MiB if 0.
+	BodyMemory int64
 	// MaxUploadBytes bounds the file of an upload. 10 MiB if 0.
 	MaxUploadBytes int64
 	// UploadExtensions are those that the name of such a file may have, in lower case and without a
@@ -55,6 +59,12 @@ type Config struct {
 	// Origins are those whose pages may use the API (CORS), such as https://example.com; "*" is all of
 	// them, none means that no page of another origin may.
 	Origins []string
+	// AllowedHeaders are request headers that such pages may send besides those of the API, such as
+	// traceparent. "*" is all of them.
+	AllowedHeaders []string
+	// ExposedHeaders are answer headers, set by a proxy for example, that such pages may read besides those
+	// of the API.
+	ExposedHeaders []string
 	// Version of the service, for the OpenAPI document.
 	Version string
 	// DrainDelay is how long Serve goes on accepting connections after its context ended, so that a
@@ -69,6 +79,8 @@ type API struct {
 	logger       *slog.Logger
 	latency      *prometheus.HistogramVec
 	maxBodyBytes int64
+	bodyTimeout  time.Duration
+	bodyMemory   *semaphore.Weighted // bytes of bodies
 	drainDelay   time.Duration
 	draining     atomic.Bool
 
@@ -100,6 +112,7 @@ type route struct {
 	mergePatch   bool         // the body may also be called application/merge-patch+json
 	upload       bool         // the body is multipart/form-data with a file
 	maxBody      int64        // of the JSON body in bytes; 0: the API's
+	maxValues    int          // of the JSON body; 0: the constant maxValues
 	slow         bool         // body and work may take longer than elsewhere
 	compress     bool         // the answer is large; never where there is an ETag
 	status       int          // of success
@@ -121,6 +134,7 @@ func New(cfg Config) *API {
 		logger:       cfg.Logger,
 		latency:      newLatency(cfg.Metrics),
 		maxBodyBytes: cfg.MaxBodyBytes,
+		bodyTimeout:  bodyTimeout,
 		drainDelay:   cfg.DrainDelay,
 		router:       chi.NewRouter(),
 		registry:     huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
@@ -131,11 +145,15 @@ func New(cfg Config) *API {
 	if a.maxBodyBytes == 0 {
 		a.maxBodyBytes = defaultMaxBodyBytes
 	}
+	if cfg.BodyMemory == 0 {
+		cfg.BodyMemory = defaultBodyMemory
+	}
+	a.bodyMemory = semaphore.NewWeighted(cfg.BodyMemory)
 	a.limits = cfg.Limits
 	a.requests, a.guesses = newLimiter(cfg.Limits.PerMinute), newLimiter(cfg.Limits.NotFoundPerMinute)
 	a.entry = http.HandlerFunc(a.dispatch)
 	if len(cfg.Origins) > 0 {
-		a.entry = newCORS(cfg.Origins).Handler(a.entry)
+		a.entry = newCORS(cfg.Origins, cfg.AllowedHeaders, cfg.ExposedHeaders).Handler(a.entry)
 	}
 	a.maxUploadBytes, a.uploadExtensions = cfg.MaxUploadBytes, cfg.UploadExtensions
 	if a.maxUploadBytes == 0 {
@@ -160,6 +178,7 @@ func New(cfg Config) *API {
 	a.addUploads()
 	a.addImports()
 
+	a.allowNewMembersInAnswers()
 	var err error
 	if a.document, err = json.Marshal(a.openAPI); err != nil {
 		panic(err) // made of constants of this package
@@ -193,7 +212,14 @@ func (a *API) answer(w *response, r *http.Request, rt *route) {
 	}
 	err := rt.access.check(&w.principal, r)
 	if err == nil {
-		err = rt.handle(ctx, w, newInput(a, w, r, rt))
+		if rt.slow && w.unread != nil {
+			body := a.newSteadyBody(w, r.Body)
+			r = r.WithContext(r.Context()) // the request belongs to net/http
+			r.Body = body
+		}
+		in := newInput(a, w, r, rt)
+		defer in.release()
+		err = rt.handle(ctx, w, in)
 	}
 	if err != nil {
 		begun := w.status != 0
@@ -209,13 +235,6 @@ func (rt *route) timeout() time.Duration {
 		return slowRequestTimeout
 	}
 	return requestTimeout
-}
-
-func (rt *route) bodyTimeout() time.Duration {
-	if rt.slow {
-		return slowBodyTimeout
-	}
-	return bodyTimeout
 }
 
 func (a *API) notFound(w http.ResponseWriter, r *http.Request) {

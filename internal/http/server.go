@@ -33,10 +33,13 @@ func (a *API) NewServer() *http.Server {
 		// OPTIONS * must have a request id and a log line too.
 		DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout:            headerTimeout,
-		WriteTimeout:                 answerTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeaderBytes,
-		ErrorLog:                     slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn),
+		// For every request from its first byte to the end of its body. net/http sets or clears the deadline
+		// of each request anyway, so this costs a request without a body no system call, only a timer.
+		ReadTimeout:    a.bodyTimeout,
+		WriteTimeout:   answerTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog:       slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn),
 	}
 }
 

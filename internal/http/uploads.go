@@ -115,7 +115,6 @@ func (in *input) readUpload() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	bodyArrived := in.expectBody()
 	given := false
 	for {
 		part, err := form.NextPart()
@@ -141,7 +140,9 @@ func (in *input) readUpload() (*os.File, error) {
 			return file, in.brokenForm(err)
 		}
 	}
-	bodyArrived()
+	if err := in.endBody(); err != nil {
+		return file, err
+	}
 	if !given {
 		in.wrong(filePart, "required", "the form must have a part named "+filePart+" with a file name")
 	}
@@ -158,7 +159,6 @@ func (in *input) openForm() (*multipart.Reader, error) {
 	}
 	limit := in.api.maxUploadBytes + maxPartHeaders
 	if in.r.ContentLength > limit {
-		in.w.Header().Set("Connection", "close")
 		return nil, in.uploadTooLarge()
 	}
 	return multipart.NewReader(http.MaxBytesReader(in.w.ResponseWriter, in.r.Body, limit), params["boundary"]), nil

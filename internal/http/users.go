@@ -184,6 +184,7 @@ func (a *API) addUsers() {
 
 func (a *API) getUserByIdentifier(ctx context.Context, w *response, in *input) error {
 	text := in.identifier(identifierParam)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckIdentifier(text) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -244,6 +245,7 @@ func (a *API) listUsersAfter(ctx context.Context, w *response, in *input) error 
 	cursor, limit := in.shortText(cursorParam), in.integer(limitParam)
 	in.excludes("cursor or limit", pageParam, sizeParam)
 	filter := in.userFilter()
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckCursor(cursor) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -284,9 +286,6 @@ func nextCursor(next string) *string {
 
 func (a *API) createUser(ctx context.Context, w *response, in *input) error {
 	body := readBody[NewUser](in)
-	if err := in.err(); err != nil {
-		return err
-	}
 	user := accounts.NewUser{
 		IsActive: body.IsActive == nil || *body.IsActive,
 		Profile:  json.RawMessage(body.Profile),
@@ -294,6 +293,10 @@ func (a *API) createUser(ctx context.Context, w *response, in *input) error {
 	}
 	for _, c := range body.Contacts {
 		user.Contacts = append(user.Contacts, accounts.NewUserContact{Type: c.Type, Value: c.Value})
+	}
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckNewUser(ctx, user) })
+	if err := in.err(); err != nil {
+		return err
 	}
 	id, answer, err := a.accounts.CreateUser(ctx, user)
 	if err != nil {
@@ -308,12 +311,12 @@ func (a *API) updateUser(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(userIDParam)
 	versions := in.ifMatch()
 	body := readBody[UserPatch](in)
+	patch := accounts.UserPatch{Profile: json.RawMessage(body.Profile), IsActive: body.IsActive, Versions: versions}
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckUserPatch(patch) })
 	if err := in.err(); err != nil {
 		return err
 	}
-	answer, err := a.accounts.UpdateUser(ctx, id, accounts.UserPatch{
-		Profile: json.RawMessage(body.Profile), IsActive: body.IsActive, Versions: versions,
-	})
+	answer, err := a.accounts.UpdateUser(ctx, id, patch)
 	answer = w.writtenUser(id, answer)
 	if err != nil {
 		if answer.Tag != "" { // PRECONDITION_FAILED
