@@ -50,8 +50,8 @@ func (a *API) addContacts() {
 		summary: "Add a contact to a user", access: writeAccess,
 		description: "on_second of the type decides what a second active contact does. A user has at most 100 active contacts, and 1,000 with " +
 			"the deactivated ones.",
-		body:        reflect.TypeFor[NewContact](),
-		status:      http.StatusCreated, result: reflect.TypeFor[Contact](), headers: []string{"Location"},
+		body:   reflect.TypeFor[NewContact](),
+		status: http.StatusCreated, result: reflect.TypeFor[Contact](), headers: []string{"Location"},
 		errors: []errcode.Code{
 			errcode.NotFound, errcode.IdentifierTaken, errcode.ContactTypeConflict, errcode.LimitReached, errcode.InvalidSecondLogin, errcode.OutcomeUnknown,
 		},
