@@ -16,9 +16,11 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/stretchr/testify/require"
 
+	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/auth"
 	"github.com/payment-services/accounts/internal/core/coretest"
 	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/identifier"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 

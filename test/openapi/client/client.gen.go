@@ -757,7 +757,7 @@ type ProblemDetails struct {
 	// Examples: User
 	Entity *string `json:"entity,omitempty"`
 
-	// Errors Every faulty field, never with the value sent.
+	// Errors Every faulty field, at most 50, never with the value sent.
 	Errors *[]Field `json:"errors,omitempty"`
 
 	// Id NOT_FOUND: the id asked for; absent for an identifier.
