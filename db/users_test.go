@@ -391,6 +391,7 @@ func TestListAndCountUsers(t *testing.T) {
 func TestCountUsersBeyondTheExactLimit(t *testing.T) {
 	t.Parallel()
 	a := open(t)
+	a.super = connect(t, a.UncheckedURL("100,000 users are needed fast"))
 	const exact, many = 100_000, 160_000
 	insert := `INSERT INTO accounts.users (id, is_active) SELECT gen_random_uuid(), i % 4 > 0 FROM generate_series(1, $1) AS i`
 	execute(t, a.super, insert, exact)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -124,6 +125,28 @@ func Private(t testing.TB) *Stack {
 		t.Fatalf("pgtest: %v", err)
 	}
 	return &Stack{DB: d, Cluster: cluster}
+}
+
+// UncheckedURL returns the connection string of a superuser whose transactions the oracle does not
+// check: for fixtures that write rows by hand. The reason is for the reader of the test.
+func (d *DB) UncheckedURL(reason string) string {
+	return d.SuperURL + "&oracle.off=" + url.QueryEscape(reason)
+}
+
+// RemoveOracle removes the oracle from this database: for tests that compare the whole schema, or that
+// measure what the migrations made. The reason is for the reader of the test.
+func (d *DB) RemoveOracle(reason string) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, d.SuperURL)
+	if err != nil {
+		d.t.Fatalf("pgtest: remove the oracle (%s): %v", reason, err)
+	}
+	_, err = conn.Exec(ctx, "SET client_min_messages = warning; DROP SCHEMA oracle CASCADE", pgx.QueryExecModeSimpleProtocol)
+	if err = errors.Join(err, conn.Close(ctx)); err != nil {
+		d.t.Fatalf("pgtest: remove the oracle (%s): %v", reason, err)
+	}
 }
 
 // WaitForReplay returns when the standby has everything that the primary has committed.
