@@ -46,18 +46,20 @@ RETURN coalesce(current_setting('oracle.off', true), '') <> ''
    AND (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = session_user);
 
 -- Reports whether a transaction id is that of the running transaction or of one of its
--- subtransactions, which each hold a lock on their own id.
+-- subtransactions. Those have higher ids, are in progress, and no other session holds a lock on them.
 CREATE FUNCTION oracle.is_mine(p_xid xid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN p_xid = pg_current_xact_id()::xid
-        OR EXISTS (SELECT
-                     FROM pg_locks AS l
-                    WHERE l.locktype = 'transactionid'
-                      AND l.pid = pg_backend_pid()
-                      AND l.transactionid = p_xid
-                      AND l.mode = 'ExclusiveLock');
+        OR (p_xid::text::bigint > pg_current_xact_id()::xid::text::bigint
+            AND pg_xact_status(p_xid::text::xid8) = 'in progress'
+            AND NOT EXISTS (SELECT
+                              FROM pg_locks AS l
+                             WHERE l.locktype = 'transactionid'
+                               AND l.pid <> pg_backend_pid()
+                               AND l.transactionid = p_xid
+                               AND l.mode = 'ExclusiveLock'));
 END
 $$;
 
@@ -109,8 +111,7 @@ BEGIN
         SELECT coalesce(array_agg(u.id), '{}')::text
           INTO v_held
           FROM accounts.users AS u
-         WHERE u.xmin = pg_current_xact_id()::xid
-            OR (u.xmin::text::bigint > pg_current_xact_id()::xid::text::bigint
+         WHERE (u.xmin::text::bigint >= pg_current_xact_id()::xid::text::bigint
                 AND oracle.is_mine(u.xmin))
             OR (u.xmax <> '0'
                 AND u.ctid IN (SELECT l.locked_row
@@ -307,10 +308,10 @@ BEGIN
     ), users AS MATERIALIZED (
         -- Every user of which something changed in a call.
         SELECT m.call, m.user_id,
-               (array_agg(m.functions ORDER BY m.relation = 'users' DESC))[1] AS functions,
+               (array_agg(m.functions ORDER BY m.relation = 'users'))[1] AS functions,
+               (array_agg(m.relation ORDER BY m.relation = 'users'))[1] AS relation,
                bool_or(m.relation = 'user_contacts') AS contacts,
-               bool_or(m.relation = 'user_group_memberships') AS groups,
-               min(m.relation) AS relation
+               bool_or(m.relation = 'user_group_memberships') AS groups
           FROM (SELECT o.call, o.functions, o.relation,
                        coalesce(o.new, o.old) ->> CASE o.relation WHEN 'users' THEN 'id' ELSE 'user_id' END AS user_id
                   FROM moved AS o
