@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/payment-services/accounts/internal/dbgen/write"
 )
 
 // vectors are the canonical identifiers of the files that also test internal/identifier, by canonical
@@ -40,7 +38,7 @@ func (a *api) storedAs(normalized string) (kinds []string) {
 	for _, kind := range []string{"phone", "email", "second_login"} {
 		tx, err := a.conn.Begin(a.t.Context())
 		require.NoError(a.t, err)
-		_, err = write.New(tx).CreateUserV1(a.t.Context(), newUser(nil, same(kind, normalized)))
+		_, err = writerIn(tx).CreateUserV1(a.t.Context(), newUser(nil, same(kind, normalized)))
 		if err == nil {
 			kinds = append(kinds, kind)
 		} else {

@@ -102,7 +102,7 @@ func TestListUsersAfterWhileUsersAreCreated(t *testing.T) {
 	ctx, stop := t.Context(), make(chan struct{})
 	var writers sync.WaitGroup
 	for range 2 {
-		q := write.New(connect(t, a.WriteURL))
+		q := writer(connect(t, a.WriteURL))
 		writers.Go(func() {
 			for {
 				select {

@@ -47,9 +47,19 @@ type Stack struct {
 }
 
 // Main runs the tests of a package and then stops what they share: call it from TestMain. Without it
-// the servers end with the process all the same, but their files stay until the next run.
-func Main(m *testing.M) {
+// the servers end with the process all the same, but their files stay until the next run. An error of a
+// check, which runs after tests that all passed, fails the run.
+func Main(m *testing.M, checks ...func() error) {
 	code := m.Run()
+	for _, check := range checks {
+		if code != 0 {
+			break
+		}
+		if err := check(); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL:", err)
+			code = 1
+		}
+	}
 	currentRun.Lock()
 	defer currentRun.Unlock()
 	if currentRun.testRun != nil {
@@ -133,9 +143,9 @@ func (d *DB) UncheckedURL(reason string) string {
 	return d.SuperURL + "&oracle.off=" + url.QueryEscape(reason)
 }
 
-// RemoveOracle removes the oracle from this database: for tests that compare the whole schema, or that
-// measure what the migrations made. The reason is for the reader of the test.
-func (d *DB) RemoveOracle(reason string) {
+// RemoveOracle removes the oracle from this database, which it returns: for tests about the schema as the
+// migrations make it. The reason is for the reader of the test.
+func (d *DB) RemoveOracle(reason string) *DB {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
 	defer cancel()
@@ -147,6 +157,7 @@ func (d *DB) RemoveOracle(reason string) {
 	if err = errors.Join(err, conn.Close(ctx)); err != nil {
 		d.t.Fatalf("pgtest: remove the oracle (%s): %v", reason, err)
 	}
+	return d
 }
 
 // WaitForReplay returns when the standby has everything that the primary has committed.
