@@ -95,10 +95,11 @@ func TestContributing_WalkThrough(t *testing.T) {
 	entry := plans[strings.Index(plans, `		{"count_group_members_v1"`):]
 	entry, _, _ = strings.Cut(entry, "\n\t}\n}\n\nfunc full(")
 	replace(t, dir, plansFile, entry+"\n", golang[1])
+	sqlc := tool(t, "sqlc")
+	command(t, dir, sqlc, "generate")
 	command(t, dir, "go", "vet", "./db", "./test/plans")
 
 	// 3. Check, with the comment that was left, and without.
-	sqlc := tool(t, "sqlc")
 	cfg := dbrules.Config{Root: dir, SQLC: sqlc}
 	if _, err := exec.LookPath("npm"); err == nil && runtime.GOARCH == "amd64" {
 		cfg.Squawk = tool(t, "squawk")
@@ -120,7 +121,6 @@ func TestContributing_WalkThrough(t *testing.T) {
 	page := func(block int) []transcript {
 		return transcripts(regexp.MustCompile(`[0-9a-f]{12} \(`).ReplaceAllString(shell[block], "<commit> ("))
 	}
-	command(t, dir, sqlc, "generate")
 	out, _ := check()
 	require.Equal(t, "make check", page(2)[0].command)
 	require.Equal(t, page(2)[0].output, out)
