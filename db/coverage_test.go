@@ -137,7 +137,7 @@ var (
 )
 
 // locksSeveralRows reports whether a statement of a body may wait for several rows: those that it locks,
-// or those with the unique keys that it inserts. It errs on the side of yes.
+// or those with the unique keys that it inserts. In doubt it reports true.
 func locksSeveralRows(body string) bool {
 	for statement := range strings.SplitSeq(strings.ToUpper(body), ";") {
 		if neverWaits.MatchString(statement) {

@@ -133,7 +133,7 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := Shared(t)
-			super := connect(t, d.UncheckedURL("the planted world"))
+			super := connect(t, d.UncheckedURL("the rows that planted functions change"))
 			_, err := super.Exec(t.Context(), `
 				CREATE TEMPORARY TABLE args (a uuid, b uuid, g uuid, t uuid, c uuid);
 				INSERT INTO args SELECT (accounts.create_user_v1(true, '{}', '{phone,second_login}', '{+79990000001,ann}', '{+79990000001,ann}', '{}')).id;
