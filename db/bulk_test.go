@@ -373,7 +373,7 @@ func TestBulkThatLostAPhoneIsRepeated(t *testing.T) {
 			t.Cleanup(primary.Close)
 			tx, err := a.conn.Begin(ctx)
 			require.NoError(t, err)
-			first, err := write.New(tx).BulkCreateUsersV1(ctx, bulkCall("skip", bulkRow{phone: "+79990000001"}))
+			first, err := writerIn(tx).BulkCreateUsersV1(ctx, bulkCall("skip", bulkRow{phone: "+79990000001"}))
 			require.NoError(t, err)
 
 			attempts := 0
@@ -406,7 +406,7 @@ func TestBulkThatLostAPhoneIsRepeated(t *testing.T) {
 
 // Two calls for the same users in opposite order, of which each would hold what the other needs if
 // they locked the users as they come; and the second merges into what the first left.
-func TestOverlappingBulkMerges(t *testing.T) {
+func TestBulkMerge_LocksUsersInKeyOrder(t *testing.T) {
 	t.Parallel()
 	a := open(t)
 	phones := []string{"+79990000003", "+79990000001", "+79990000002"}
@@ -416,35 +416,19 @@ func TestOverlappingBulkMerges(t *testing.T) {
 		users[i] = a.createUser(nil, same("phone", phone)).ID
 		byID[users[i]] = phone
 	}
-	slices.SortFunc(users, compareIDs)
-	call := func(profile string, ids ...uuid.UUID) write.BulkCreateUsersV1Params {
+	a.inKeyOrder("users", false, users, func(q *write.Queries, ids []uuid.UUID) error {
 		var rows []bulkRow
 		for _, id := range ids {
+			// The first call has the ids in order.
+			profile := `{"first": 1}`
+			if compareIDs(ids[0], ids[1]) > 0 {
+				profile = `{"second": 2}`
+			}
 			rows = append(rows, bulkRow{phone: byID[id], profile: profile})
 		}
-		return bulkCall("merge", rows...)
-	}
-	blocker := connect(t, a.WriteURL)
-	tx, err := blocker.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = write.New(tx).UpdateUserV1(t.Context(), write.UpdateUserV1Params{UserID: users[1]})
-	require.NoError(t, err)
-
-	first, second := connect(t, a.WriteURL), connect(t, a.WriteURL)
-	done := make(chan error, 2)
-	run := func(conn *pgx.Conn, p write.BulkCreateUsersV1Params) {
-		_, err := write.New(conn).BulkCreateUsersV1(t.Context(), p)
-		done <- err
-	}
-	go run(first, call(`{"first": 1}`, users...))
-	a.waitUntilBlocked(first, blocker)
-	require.Equal(t, []uuid.UUID{users[2]},
-		column[uuid.UUID](t, a.super, "SELECT id FROM accounts.users WHERE id = $1 FOR UPDATE SKIP LOCKED", users[2]), "not its turn yet")
-	go run(second, call(`{"second": 2}`, users[2], users[1], users[0]))
-	a.waitUntilBlocked(second, first) // on users[0]: had it begun at the other end, it would wait for blocker
-	require.NoError(t, tx.Commit(t.Context()))
-	require.NoError(t, <-done)
-	require.NoError(t, <-done)
+		_, err := q.BulkCreateUsersV1(t.Context(), bulkCall("merge", rows...))
+		return err
+	})
 	for _, id := range users {
 		require.JSONEq(t, `{"first": 1, "second": 2}`, string(a.detail(id).Profile))
 		require.EqualValues(t, 3, a.detail(id).Version)

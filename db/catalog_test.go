@@ -39,7 +39,9 @@ func TestCatalogRules(t *testing.T) {
 	t.Parallel()
 	tree, err := dbrules.ReadTree("..")
 	require.NoError(t, err)
-	violations, err := dbrules.Catalog(t.Context(), open(t).super, tree)
+	a := open(t)
+	a.RemoveOracle("the rules are about what the migrations make")
+	violations, err := dbrules.Catalog(t.Context(), a.super, tree)
 	require.NoError(t, err)
 	require.Empty(t, violations)
 }

@@ -225,3 +225,20 @@ func (a *api) contactTypes() []string {
 	}
 	return texts
 }
+
+func TestUpdateContactType_TwoCallersAtOnce(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	c := a.createType("telegram", "allow")
+	var writes []write.ContactTypeWriteV1
+	rename := func(name string) func(*write.Queries) {
+		return func(q *write.Queries) {
+			w, err := q.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: c.ID, Name: &name})
+			require.NoError(t, err)
+			writes = append(writes, w)
+		}
+	}
+	a.overlap(commit, rename("signal"), rename("signal"))
+	a.requireTouched(writes[0].Touched, writes[0].OutboxID, "d:contact_types", "t:"+c.ID.String())
+	a.requireTouched(writes[1].Touched, writes[1].OutboxID) // it is called so already
+}

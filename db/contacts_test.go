@@ -151,7 +151,7 @@ func TestReplacementIsAtomicForReaders(t *testing.T) {
 	const callers, replacements = 2, 25
 	done := make(chan error, callers)
 	for i := range callers {
-		q := write.New(connect(t, a.WriteURL))
+		q := writer(connect(t, a.WriteURL))
 		go func() {
 			for j := range replacements {
 				login := "login_" + string(rune('a'+i)) + "_" + strings.Repeat("x", j+1)
@@ -419,4 +419,24 @@ func contactOf(w write.ContactWriteV1) read.ContactV1 {
 		ID: w.ID, UserID: w.UserID, Type: w.Type, Value: w.Value,
 		IsActive: w.IsActive, CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt, DeactivatedAt: w.DeactivatedAt,
 	}
+}
+
+func TestUpdateContact_TwoCallersAtOnce(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	u := a.createUser(nil)
+	c := a.addContact(u.ID, same("phone", "+79990000001"))
+	var writes []write.ContactWriteV1
+	change := func(value string) func(*write.Queries) {
+		return func(q *write.Queries) {
+			w, err := q.UpdateContactV1(t.Context(), write.UpdateContactV1Params{ContactID: c.ID, Value: &value, Normalized: &value})
+			require.NoError(t, err)
+			writes = append(writes, w)
+		}
+	}
+	a.overlap(commit, change("+79990000002"), change("+79990000003"))
+	require.Equal(t, []string{"phone +79990000003"}, a.contactsOf(u.ID))
+	a.requireTouched(writes[1].Touched, writes[1].OutboxID,
+		"u:"+u.ID.String(), "c:"+c.ID.String(), "i:phone:+79990000002", "i:phone:+79990000003")
+	require.EqualValues(t, 4, a.detail(u.ID).Version)
 }

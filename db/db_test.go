@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	pgtest.Main(m)
+	pgtest.Main(m, coverage.check)
 }
 
 // api is the database of one test as the service sees it: write functions called as accounts_writer,
@@ -53,12 +53,14 @@ type api struct {
 func open(t *testing.T) *api {
 	t.Helper()
 	d := pgtest.Shared(t)
+	super := connect(t, d.SuperURL)
+	t.Cleanup(func() { coverage.harvest(t, super) }) // after the end of all other sessions
 	conn := connect(t, d.WriteURL)
 	return &api{
 		DB: d, t: t, conn: conn,
-		write: write.New(conn),
+		write: writer(conn),
 		read:  read.New(connect(t, d.PrimaryReadURL)),
-		super: connect(t, d.SuperURL),
+		super: super,
 	}
 }
 
@@ -101,12 +103,12 @@ func (a *api) overlap(end func(pgx.Tx) error, first, second func(*write.Queries)
 	one, two := connect(a.t, a.WriteURL), connect(a.t, a.WriteURL)
 	tx, err := one.Begin(a.t.Context())
 	require.NoError(a.t, err)
-	first(write.New(tx))
+	first(writerIn(tx))
 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		second(write.New(two))
+		second(writer(two))
 	}()
 	a.waitUntilBlocked(two, one)
 	require.NoError(a.t, end(tx))
@@ -126,6 +128,7 @@ func (a *api) waitUntilBlocked(waiter, holder *pgx.Conn) {
 			waiter.PgConn().PID(), holder.PgConn().PID()).Scan(&blocked)
 		return err == nil && blocked
 	}, waitLimit, pollTick, "the second call does not wait")
+	coverage.waited(waiter, holder)
 }
 
 func commit(tx pgx.Tx) error { return tx.Commit(context.Background()) }

@@ -3,6 +3,7 @@ package db_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -233,7 +234,7 @@ func TestImportGoesOnAfterARestart(t *testing.T) {
 			conn := connect(t, a.WriteURL)
 			tx, err := conn.Begin(t.Context())
 			require.NoError(t, err)
-			lost, err := write.New(tx).RunImportChunkV1(t.Context(), 2)
+			lost, err := writerIn(tx).RunImportChunkV1(t.Context(), 2)
 			require.NoError(t, err)
 			require.Len(t, lost.Touched, 6)
 			die(t, a, conn, tx)
@@ -318,23 +319,20 @@ func TestTwoWorkersAndTwoImports(t *testing.T) {
 	if compareIDs(older.ID, newer.ID) > 0 {
 		older, newer = newer, older // made in the same millisecond
 	}
-	tx, err := a.conn.Begin(t.Context())
-	require.NoError(t, err)
-	first, err := write.New(tx).RunImportChunkV1(t.Context(), 2)
-	require.NoError(t, err)
+	var first, second write.ImportChunkV1
+	var firstErr, secondErr, thirdErr error
+	a.sideBySide(
+		func(q *write.Queries) { first, firstErr = q.RunImportChunkV1(t.Context(), 2) },
+		func(*write.Queries) {
+			a.sideBySide(
+				func(q *write.Queries) { second, secondErr = q.RunImportChunkV1(t.Context(), 2) },
+				func(q *write.Queries) { _, thirdErr = q.RunImportChunkV1(t.Context(), 2) })
+		})
+	require.NoError(t, firstErr)
 	require.Equal(t, older.ID, first.JobID)
-
-	other := connect(t, a.WriteURL)
-	otherTx, err := other.Begin(t.Context())
-	require.NoError(t, err)
-	second, err := write.New(otherTx).RunImportChunkV1(t.Context(), 2)
-	require.NoError(t, err)
+	require.NoError(t, secondErr)
 	require.Equal(t, newer.ID, second.JobID)
-	_, err = write.New(connect(t, a.WriteURL)).RunImportChunkV1(t.Context(), 2)
-	require.ErrorIs(t, err, pgx.ErrNoRows)
-
-	require.NoError(t, otherTx.Commit(t.Context()))
-	require.NoError(t, tx.Commit(t.Context()))
+	require.ErrorIs(t, thirdErr, pgx.ErrNoRows)
 	a.runImports(2)
 	for _, job := range []uuid.UUID{older.ID, newer.ID} {
 		require.EqualValues(t, 3, a.job(job).Created)
@@ -349,7 +347,7 @@ func TestManyWorkersAndOneImport(t *testing.T) {
 	job := a.startImport("skip", false, freshRows(1, rows)...)
 	done := make(chan error, workers)
 	for range workers {
-		q := write.New(connect(t, a.WriteURL))
+		q := writer(connect(t, a.WriteURL))
 		go func() {
 			for {
 				_, err := q.RunImportChunkV1(t.Context(), 3)
@@ -435,4 +433,88 @@ func TestDeleteImportJobs(t *testing.T) {
 	remove(&waiting, 0, staging, recent, locked, waiting) // it is not staging any more
 	require.NoError(t, tx.Rollback(context.Background()))
 	remove(nil, 1, staging, recent, waiting)
+}
+
+func TestRunImportChunk_LocksMergedUsersInKeyOrder(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	a.createGroup("drivers")
+	a.createGroup("clients")
+	phones := []string{"+79990000003", "+79990000001", "+79990000002"}
+	users := make([]uuid.UUID, len(phones))
+	byID := map[uuid.UUID]string{}
+	for i, phone := range phones {
+		users[i] = a.createUser(nil, same("phone", phone)).ID
+		byID[users[i]] = phone
+	}
+	ids := slices.SortedFunc(slices.Values(users), compareIDs)
+	var forwards, backwards []importRow
+	for _, id := range ids {
+		forwards = append(forwards, importRow{phone: byID[id], groups: "drivers"})
+		backwards = append([]importRow{{phone: byID[id], groups: "clients"}}, backwards...)
+	}
+	a.startImport("merge", false, forwards...)
+	a.startImport("merge", false, backwards...)
+	a.inKeyOrder("users", false, users, func(q *write.Queries, _ []uuid.UUID) error {
+		_, err := q.RunImportChunkV1(t.Context(), 10) // the second call takes the second import
+		return err
+	})
+	for _, id := range users {
+		require.EqualValues(t, 3, a.detail(id).Version)
+	}
+}
+
+func TestImports_TwoCallersAtOnce(t *testing.T) {
+	t.Parallel()
+	t.Run("create", func(t *testing.T) {
+		t.Parallel()
+		a := open(t)
+		create := func(q *write.Queries) {
+			_, err := q.CreateImportJobV1(t.Context(), "skip", false)
+			require.NoError(t, err)
+		}
+		a.sideBySide(create, create)
+		require.EqualValues(t, 2, a.count("import_jobs"))
+	})
+	t.Run("stage", func(t *testing.T) {
+		t.Parallel()
+		a := open(t)
+		id := a.stage("skip", false)
+		var errs []error
+		stage := func(q *write.Queries) {
+			errs = append(errs, q.StageImportRowsV1(t.Context(), stageCall(id, freshRows(1, 3)...)))
+		}
+		a.overlap(commit, stage, stage)
+		require.Equal(t, []error{nil, nil}, errs)
+		require.EqualValues(t, 3, a.count("import_rows"))
+	})
+	t.Run("start", func(t *testing.T) {
+		t.Parallel()
+		a := open(t)
+		id := a.stage("skip", false, freshRows(1, 3)...)
+		var jobs []write.ImportJobV1
+		start := func(q *write.Queries) {
+			job, err := q.StartImportJobV1(t.Context(), id)
+			require.NoError(t, err)
+			jobs = append(jobs, job)
+		}
+		a.overlap(commit, start, start)
+		require.Len(t, jobs, 2)
+		require.Equal(t, "pending", jobs[0].Phase)
+		require.Equal(t, jobs[0], jobs[1])
+	})
+	t.Run("delete", func(t *testing.T) {
+		t.Parallel()
+		a := open(t)
+		id := a.stage("skip", false, freshRows(1, 3)...)
+		var deleted []int64
+		remove := func(q *write.Queries) {
+			n, err := q.DeleteImportJobsV1(t.Context(), &id, 24, 30)
+			require.NoError(t, err)
+			deleted = append(deleted, n)
+		}
+		a.sideBySide(remove, remove)
+		require.Equal(t, []int64{1, 0}, deleted, "the second caller skips what the first deletes")
+		require.Zero(t, a.count("import_rows"))
+	})
 }

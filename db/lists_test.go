@@ -151,7 +151,7 @@ func TestListUsersAfterWhileUsersAreCreated(t *testing.T) {
 	ctx, stop := t.Context(), make(chan struct{})
 	var writers sync.WaitGroup
 	for range 2 {
-		q := write.New(connect(t, a.WriteURL))
+		q := writer(connect(t, a.WriteURL))
 		writers.Go(func() {
 			for {
 				select {
@@ -169,6 +169,7 @@ func TestListUsersAfterWhileUsersAreCreated(t *testing.T) {
 	}
 	stopWriters := sync.OnceFunc(func() { close(stop); writers.Wait() })
 	defer stopWriters()
+	byHand := connect(t, a.UncheckedURL("no function creates a user with a given id"))
 	var seen []uuid.UUID
 	for page := (read.ListUsersAfterV1Params{PageLimit: 3}); len(seen) < len(there)+6; {
 		users, err := a.read.ListUsersAfterV1(ctx, page)
@@ -178,7 +179,7 @@ func TestListUsersAfterWhileUsersAreCreated(t *testing.T) {
 		}
 		seen = append(seen, idsOf(users)...)
 		page.AfterID = &seen[len(seen)-1]
-		execute(t, a.super, "INSERT INTO accounts.users (id) VALUES (overlay(gen_random_uuid()::text PLACING '00000000' FROM 1)::uuid)")
+		execute(t, byHand, "INSERT INTO accounts.users (id) VALUES (overlay(gen_random_uuid()::text PLACING '00000000' FROM 1)::uuid)")
 		_, err = a.write.UpdateUserV1(ctx, write.UpdateUserV1Params{UserID: users[0].ID, IsActive: ptr(false)})
 		require.NoError(t, err)
 	}

@@ -28,6 +28,7 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 func emptyDatabase(t *testing.T) (d *pgtest.DB, migrate, super string) {
 	t.Helper()
 	d = pgtest.Shared(t)
+	d.RemoveOracle("tests compare it with what the migrations make of the empty database")
 	name := d.Name + "_empty"
 	admin := connect(t, d.SuperURL)
 	execute(t, admin, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'")

@@ -158,19 +158,17 @@ func TestOneRelayAtATime(t *testing.T) {
 	t.Parallel()
 	a := open(t)
 	a.createGroup("one")
-	tx, err := a.conn.Begin(t.Context())
-	require.NoError(t, err)
-	mine, err := write.New(tx).ClaimCacheOutboxV1(t.Context(), 0, 10)
-	require.NoError(t, err)
+	var mine, theirs []write.CacheOutboxEntryV1
+	var mineErr, theirsErr error
+	a.sideBySide(
+		func(q *write.Queries) { mine, mineErr = q.ClaimCacheOutboxV1(t.Context(), 0, 10) },
+		func(q *write.Queries) { theirs, theirsErr = q.ClaimCacheOutboxV1(t.Context(), 0, 10) })
+	require.NoError(t, mineErr)
 	require.Len(t, mine, 1)
-
-	other := write.New(connect(t, a.WriteURL))
-	theirs, err := other.ClaimCacheOutboxV1(t.Context(), 0, 10)
-	require.NoError(t, err)
+	require.NoError(t, theirsErr)
 	require.Empty(t, theirs, "another relay works: nothing, at once")
 
-	require.NoError(t, tx.Rollback(t.Context()))
-	theirs, err = other.ClaimCacheOutboxV1(t.Context(), 0, 10)
+	theirs, err := a.write.ClaimCacheOutboxV1(t.Context(), 0, 10)
 	require.NoError(t, err)
 	require.Equal(t, mine, theirs)
 }
@@ -180,15 +178,17 @@ func TestDeletionSkipsLockedOutboxRows(t *testing.T) {
 	t.Parallel()
 	a := open(t)
 	one, two := a.createGroup("one"), a.createGroup("two")
-	tx, err := a.conn.Begin(t.Context())
-	require.NoError(t, err)
-	require.NoError(t, write.New(tx).DeleteCacheOutboxV1(t.Context(), []int64{*one.OutboxID}))
-
-	other := connect(t, a.WriteURL)
-	execute(t, other, "SET lock_timeout = '1ms'")
-	require.NoError(t, write.New(other).DeleteCacheOutboxV1(t.Context(), []int64{*two.OutboxID, *one.OutboxID}))
-	require.Equal(t, []int64{*one.OutboxID}, column[int64](t, a.super, "SELECT id FROM accounts.cache_outbox"))
-	require.NoError(t, tx.Commit(t.Context()))
+	var left []int64
+	var firstErr, secondErr error
+	a.sideBySide(
+		func(q *write.Queries) { firstErr = q.DeleteCacheOutboxV1(t.Context(), []int64{*one.OutboxID}) },
+		func(q *write.Queries) {
+			secondErr = q.DeleteCacheOutboxV1(t.Context(), []int64{*two.OutboxID, *one.OutboxID})
+			left = column[int64](t, a.super, "SELECT id FROM accounts.cache_outbox")
+		})
+	require.NoError(t, firstErr)
+	require.NoError(t, secondErr)
+	require.Equal(t, []int64{*one.OutboxID}, left)
 	require.Zero(t, a.count("cache_outbox"))
 }
 
@@ -198,7 +198,7 @@ func TestOutboxRowIsPartOfTheWrite(t *testing.T) {
 	a := open(t)
 	tx, err := a.conn.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = write.New(tx).CreateUserGroupV1(t.Context(), "one", "one")
+	_, err = writerIn(tx).CreateUserGroupV1(t.Context(), "one", "one")
 	require.NoError(t, err)
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Zero(t, a.count("cache_outbox"))

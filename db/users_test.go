@@ -157,7 +157,7 @@ func TestTwoCreatorsInOppositeOrder(t *testing.T) {
 	blocker := connect(t, a.WriteURL)
 	tx, err := blocker.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = write.New(tx).CreateUserV1(t.Context(), newUser(nil, same("telegram", "m")))
+	_, err = writerIn(tx).CreateUserV1(t.Context(), newUser(nil, same("telegram", "m")))
 	require.NoError(t, err)
 
 	create := func(values ...string) (*pgx.Conn, <-chan error) {
@@ -167,7 +167,7 @@ func TestTwoCreatorsInOppositeOrder(t *testing.T) {
 			contacts = append(contacts, same("telegram", v))
 		}
 		go func() {
-			_, err := write.New(conn).CreateUserV1(t.Context(), newUser(nil, contacts...))
+			_, err := writer(conn).CreateUserV1(t.Context(), newUser(nil, contacts...))
 			done <- err
 		}()
 		return conn, done
@@ -391,6 +391,7 @@ func TestListAndCountUsers(t *testing.T) {
 func TestCountUsersBeyondTheExactLimit(t *testing.T) {
 	t.Parallel()
 	a := open(t)
+	a.super = connect(t, a.UncheckedURL("100,000 users are needed fast"))
 	const exact, many = 100_000, 160_000
 	insert := `INSERT INTO accounts.users (id, is_active) SELECT gen_random_uuid(), i % 4 > 0 FROM generate_series(1, $1) AS i`
 	execute(t, a.super, insert, exact)
@@ -419,4 +420,24 @@ func TestCountUsersBeyondTheExactLimit(t *testing.T) {
 		require.Equal(t, tt.want.Estimated, n.Estimated)
 		require.InEpsilon(t, tt.want.Total, n.Total, 0.05)
 	}
+}
+
+func TestCreateUser_LocksContactTypesInKeyOrder(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	names := map[uuid.UUID]string{}
+	var types []uuid.UUID
+	for _, name := range []string{"signal", "telegram", "viber"} {
+		id := a.createType(name, "allow").ID
+		names[id], types = name, append(types, id)
+	}
+	a.inKeyOrder("contact_types", true, types, func(q *write.Queries, ids []uuid.UUID) error {
+		var contacts []contact
+		for _, id := range ids {
+			contacts = append(contacts, same(names[id], ids[0].String()))
+		}
+		_, err := q.CreateUserV1(t.Context(), newUser(nil, contacts...))
+		return err
+	})
+	require.EqualValues(t, 2, a.count("users"))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,8 @@ const (
 
 	// positional is sqlc's query_parameter_limit: more parameters come as a struct.
 	positional = 3
+	// plansFile has an entry for every read function.
+	plansFile = "test/plans/plans_test.go"
 	// maxColumns is the width of SQL in this project.
 	maxColumns = 100
 )
@@ -54,14 +57,16 @@ type function struct {
 	body       string // between the $$
 	comment    string
 	many       bool
-	previous   string // the version before, empty: there is none
+	previous   string   // the version before, empty: there is none
+	columns    []string // of the contract
 }
 
 var (
 	namePattern     = regexp.MustCompile(`^([a-z]+)_([a-z]+(?:_[a-z]+)*)_v([1-9][0-9]*)$`)
 	contractPattern = regexp.MustCompile(`^[a-z]+(_[a-z]+)*_v[1-9][0-9]*$`)
 	paramPattern    = regexp.MustCompile(`^(p_[a-z][a-z0-9_]*) ([a-z][a-z0-9_ ]*(?:\[\])?)$`)
-	createdTable    = regexp.MustCompile(`CREATE TABLE accounts\.(\w+)`)
+	columnPattern   = regexp.MustCompile(`^([a-z][a-z0-9_]*) ([a-z][a-z0-9_ ]*(?:\[\])?)(?: NOT NULL)?$`)
+	createdTable    = regexp.MustCompile(`(?s)CREATE TABLE accounts\.(\w+) \(\n(.*?)\n\)`)
 	numberPattern   = regexp.MustCompile(`^([0-9]{5})_`)
 	renameLine      = regexp.MustCompile(`(?m)^ +accounts_\w+: \w+\n`)
 )
@@ -84,6 +89,17 @@ func scaffold(root string, r request) ([]output, error) {
 		return nil, err
 	}
 	files := []output{{path: migration, text: f.migration()}, query, {path: test, text: f.test()}}
+	if f.kind == kindRead {
+		text, err := os.ReadFile(filepath.Join(root, plansFile))
+		if err != nil {
+			return nil, err
+		}
+		planned, err := f.addPlan(string(text))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, output{plansFile, planned, true})
+	}
 	if f.result.columns != nil {
 		text, err := os.ReadFile(filepath.Join(root, "sqlc.yaml"))
 		if err != nil {
@@ -143,7 +159,17 @@ func newFunction(root string, r request) (f function, number int, err error) {
 		}
 	}
 	if f.previous == "" {
+		if f.result.contract != "" {
+			f.columns = columnNames(f.result.columns)
+			if f.result.columns == nil {
+				f.columns = contracts[f.result.contract]
+			}
+		}
 		f.many = slices.Contains([]string{"list", "lookup", "bulk", "claim", "find", "search"}, verb) && f.result.contract != ""
+		pages := f.kind == kindRead && slices.Contains([]string{"list", "find", "search"}, verb) && f.many
+		if pages && !slices.ContainsFunc(f.params, func(p parameter) bool { return p.name == limitParameter }) {
+			f.params = append([]parameter{{name: limitParameter, kind: "integer"}}, f.params...)
+		}
 		f.attributes = f.defaultAttributes()
 		f.body = f.defaultBody()
 		f.comment = "FILL IN: what it returns, and on a miss; its errors; what it locks; whether it may be repeated."
@@ -153,8 +179,9 @@ func newFunction(root string, r request) (f function, number int, err error) {
 
 func functionFile(name string) string { return "db/functions/" + name + ".sql" }
 
-// migrations returns the contract tables that exist, and the next number.
-func migrations(root string) (contracts []string, next int, err error) {
+// migrations returns the columns of the contract tables that exist, and the next number.
+func migrations(root string) (contracts map[string][]string, next int, err error) {
+	contracts = map[string][]string{}
 	files, err := filepath.Glob(filepath.Join(root, "db/migrations/*.sql"))
 	if err != nil {
 		return nil, 0, err
@@ -166,7 +193,7 @@ func migrations(root string) (contracts []string, next int, err error) {
 		}
 		for _, m := range createdTable.FindAllStringSubmatch(string(text), -1) {
 			if contractPattern.MatchString(m[1]) {
-				contracts = append(contracts, m[1])
+				contracts[m[1]] = columnNames(strings.Split(m[2], "\n"))
 			}
 		}
 		if m := numberPattern.FindStringSubmatch(filepath.Base(file)); m != nil {
@@ -192,13 +219,40 @@ func parseParams(text string) ([]parameter, error) {
 		if m == nil {
 			return nil, fmt.Errorf("PARAMS: %q is not p_<name> <type>, nor p_<name> <type> NULL", words)
 		}
+		if err := knownType(m[2]); err != nil {
+			return nil, fmt.Errorf("PARAMS: %s: %w", m[1], err)
+		}
 		params = append(params, parameter{m[1], m[2], nullable})
 	}
 	return params, nil
 }
 
+// knownType refuses a type for which the generated Go would not have an exact type, or which the rules do
+// not allow.
+func knownType(name string) error {
+	base := strings.TrimSuffix(name, "[]")
+	if _, known := values[base]; known {
+		return nil
+	}
+	if better := otherSpellings[base]; better != "" {
+		return fmt.Errorf("write the type %s as %s", base, better)
+	}
+	return fmt.Errorf("the type %s is not one of %s, nor an array of one", base, strings.Join(slices.Sorted(maps.Keys(values)), ", "))
+}
+
+// columnNames returns the first word of each line that declares a column.
+func columnNames(lines []string) (names []string) {
+	for _, line := range lines {
+		words := strings.Fields(line)
+		if len(words) > 1 && words[0] != "CONSTRAINT" && !strings.HasPrefix(words[0], "--") {
+			names = append(names, words[0])
+		}
+	}
+	return names
+}
+
 // chooseResult takes the contract that RETURNS or the name of the function names, or makes one.
-func chooseResult(r request, kind, noun string, contracts []string) (result, error) {
+func chooseResult(r request, kind, noun string, contracts map[string][]string) (result, error) {
 	wanted := strings.TrimPrefix(strings.TrimPrefix(r.returns, "SETOF "), "accounts.")
 	if _, known := zeros[wanted]; known {
 		return result{scalar: wanted}, nil
@@ -209,7 +263,7 @@ func chooseResult(r request, kind, noun string, contracts []string) (result, err
 			wanted = noun + "_write_v1"
 		}
 	}
-	if slices.Contains(contracts, wanted) {
+	if _, exists := contracts[wanted]; exists {
 		if r.columns != "" {
 			return result{}, fmt.Errorf("COLUMNS: the contract %s exists; name another one in RETURNS", wanted)
 		}
@@ -222,7 +276,14 @@ func chooseResult(r request, kind, noun string, contracts []string) (result, err
 	if r.columns != "" {
 		columns = nil
 		for column := range strings.SplitSeq(r.columns, ",") {
-			columns = append(columns, strings.TrimSpace(column))
+			m := columnPattern.FindStringSubmatch(strings.Join(strings.Fields(column), " "))
+			if m == nil {
+				return result{}, fmt.Errorf("COLUMNS: %q is not <name> <type>, nor <name> <type> NOT NULL", strings.TrimSpace(column))
+			}
+			if err := knownType(m[2]); err != nil {
+				return result{}, fmt.Errorf("COLUMNS: %s: %w", m[1], err)
+			}
+			columns = append(columns, m[0])
 		}
 	}
 	if kind == kindWrite {

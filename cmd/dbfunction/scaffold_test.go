@@ -29,7 +29,7 @@ const root = "../.."
 func copyModule(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"go.mod", "go.sum", "sqlc.yaml", "cmd", "db", "internal", "tools"} {
+	for _, name := range []string{"go.mod", "go.sum", "sqlc.yaml", "cmd", "db", "internal", "test", "tools"} {
 		out, err := exec.CommandContext(t.Context(), "cp", "-r", filepath.Join(root, name), dir).CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
@@ -42,6 +42,17 @@ func command(t *testing.T, dir, name string, args ...string) string {
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s %s: %s", name, strings.Join(args, " "), out)
+	return string(out)
+}
+
+// failing is like command for one that fails.
+func failing(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	var failed *exec.ExitError
+	require.ErrorAs(t, err, &failed, "%s", out)
 	return string(out)
 }
 
@@ -75,11 +86,14 @@ var requests = []request{
 	{name: "get_user_membership_v2", returns: "membership_v1"},
 	{name: "find_groups_v1", kind: kindRead, returns: "user_group_v1", params: "p_name text NULL, p_limit integer, p_ids uuid[]"},
 	{name: "set_group_owner_v1", kind: kindWrite, params: "p_group_id uuid, p_user_id uuid, p_since timestamptz, p_note jsonb"},
+	{name: "add_users_v1", kind: kindWrite, returns: "membership_result_v1", params: "p_group_id uuid, p_user_ids uuid[]"},
+	{name: "move_contact_v1", kind: kindWrite, params: "p_contact_id uuid"},
+	{name: "rename_user_v1", kind: kindWrite, params: "p_user_id uuid, p_name text"},
 	{name: "is_group_used_v1", kind: kindRead, returns: "boolean", params: "p_group_id uuid, p_since timestamptz"},
 }
 
-// Three commands: what the scaffold makes migrates, generates, compiles and passes its own tests as it
-// is, and keeps the rules once the marks are filled in.
+// Three commands: what the scaffold makes migrates, generates and compiles as it is. Its tests fail until
+// they are written, and it keeps the rules once the marks are filled in.
 func TestFromNothingToATypedCall(t *testing.T) {
 	t.Parallel()
 	dir := copyModule(t)
@@ -98,10 +112,20 @@ func TestFromNothingToATypedCall(t *testing.T) {
 	for _, r := range requests {
 		tests = append(tests, camel(r.name))
 	}
-	out := command(t, dir, "go", "test", "-v", "-run", "^Test("+strings.Join(tests, "|")+")$", "./db")
+	out := failing(t, dir, "go", "test", "-v", "-run", "^Test("+strings.Join(tests, "|")+")", "./db")
 	for _, name := range tests {
-		require.Contains(t, out, "--- PASS: Test"+name+" ")
+		require.Contains(t, out, "--- FAIL: Test"+name+" ")
 	}
+	for _, name := range []string{"ResetGroupsV1_TwoCallersAtOnce", "PruneGroupsV1_TwoCallersAtOnce", "SetGroupOwnerV1_TwoCallersAtOnce",
+		"BulkCreateUsersV2_TwoCallersAtOnce", "AddUsersV1_LocksInKeyOrder"} {
+		require.Contains(t, out, "--- FAIL: Test"+name+" ")
+	}
+	command(t, dir, "go", "vet", "./db", "./test/plans")
+	plans := read(t, dir, plansFile)
+	for _, name := range []string{"get_user_groups_v1", "list_user_groups_v2", "is_group_used_v1"} {
+		require.Contains(t, plans, `{"`+name+`", "", 20, "", func(context.Context, *read.Queries) error {`)
+	}
+	require.NotContains(t, plans, "reset_groups_v1")
 
 	migrate, super := empty(t)
 	check := func() []dbrules.Violation {
@@ -120,7 +144,7 @@ func TestFromNothingToATypedCall(t *testing.T) {
 			continue
 		}
 		// What the body will use.
-		require.Regexp(t, "find_groups_v1|set_group_owner_v1|is_group_used_v1", v.Message)
+		require.Regexp(t, "find_groups_v1|set_group_owner_v1|is_group_used_v1|add_users_v1|move_contact_v1|rename_user_v1", v.Message)
 		require.Contains(t, v.Message, "unused parameter", "%+v", v)
 	}
 	require.Greater(t, marks, 2*len(requests))
@@ -137,7 +161,7 @@ func TestFromNothingToATypedCall(t *testing.T) {
 		require.Equal(t, one, strings.ReplaceAll(two, name+"_v2", name+"_v1"), "a new version begins as the old one")
 	}
 	require.NoError(t, run(dir, request{name: "find_groups_v2"}))
-	require.Contains(t, read(t, dir, "db/queries/read/groups.sql"), "-- name: FindGroupsV2 :many\n"+
+	require.Contains(t, read(t, dir, "db/queries/read/user_groups.sql"), "-- name: FindGroupsV2 :many\n"+
 		"SELECT * FROM accounts.find_groups_v2(\n    p_name => sqlc.narg('name'),\n    p_limit => sqlc.arg('limit'),\n    p_ids => @ids::uuid[]\n);\n")
 }
 
@@ -203,6 +227,10 @@ func TestWhatTheScaffoldRefuses(t *testing.T) {
 		"get_contact_v3 follows get_contact_v2": {name: "get_contact_v3"},
 		"but get_contact_v1 is a read":          {name: "get_contact_v2", kind: kindWrite},
 		"is not p_<name> <type>":                {name: "get_pets_v1", kind: kindRead, params: "id uuid"},
+		"the type citext is not one of":         {name: "get_pets_v1", kind: kindRead, params: "p_name citext"},
+		"write the type int as integer":         {name: "get_pets_v1", kind: kindRead, params: "p_n int"},
+		"COLUMNS: n: write the type json":       {name: "get_pets_v1", kind: kindRead, columns: "n json"},
+		"is not <name> <type>":                  {name: "get_pets_v1", kind: kindRead, columns: "n"},
 		"is neither a contract":                 {name: "get_pets_v1", kind: kindRead, returns: "hstore"},
 		"the contract user_group_v1 exists":     {name: "get_pets_v1", kind: kindRead, returns: "user_group_v1", columns: "id uuid"},
 		"db/get_contact_v2_test.go exists":      {name: "get_contact_v2"},
@@ -219,5 +247,45 @@ func TestWhatTheScaffoldRefuses(t *testing.T) {
 		}
 		_, err := scaffold(dir, r)
 		require.ErrorContains(t, err, want)
+	}
+}
+
+// The body of a scaffold locks, changes, raises the version, records and returns, and a list is bounded.
+func TestScaffold_Bodies(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		request
+		want []string // in this order
+	}{
+		{request{name: "rename_user_v1", kind: kindWrite, returns: "user_write_v1", params: "p_user_id uuid"}, []string{
+			"v_touched text[];", "v_outbox_id bigint;", "BEGIN", "accounts.lock_user_v1(p_user_id)", "FILL IN: the change",
+			"accounts.raise_user_version_v1(p_user_id)", "ARRAY['u:' || p_user_id]", "v_outbox_id := accounts.record_change_v1(v_touched, '{}');",
+			"SELECT r.id, ", "v_touched, v_outbox_id"}},
+		{request{name: "move_contact_v1", kind: kindWrite, returns: "contact_write_v1", params: "p_contact_id uuid"}, []string{
+			"accounts.lock_contact_v1(p_contact_id)", "BEGIN", "record_change_v1", "v_touched, v_outbox_id"}},
+		{request{name: "move_users_v1", kind: kindWrite, returns: "membership_result_v1", params: "p_user_ids uuid[]"}, []string{
+			"BEGIN", "ORDER BY u.id\n        FOR NO KEY UPDATE", "version = u.version + 1", "record_change_v1", "v_touched, v_outbox_id"}},
+		{request{name: "list_loud_groups_v1", kind: kindRead, returns: "user_group_v1"}, []string{
+			"p_limit integer", "BEGIN", "test/plans", "ORDER BY r.id", "LIMIT p_limit"}},
+	} {
+		files, err := scaffold(root, test.request)
+		require.NoError(t, err)
+		text := files[0].text
+		for _, want := range test.want {
+			_, after, found := strings.Cut(text, want)
+			require.True(t, found, "%s: %q is missing, or stands too early:\n%s", test.name, want, files[0].text)
+			text = after
+		}
+	}
+}
+
+func TestScaffold_PutsTheQueryIntoTheFileOfItsResource(t *testing.T) {
+	t.Parallel()
+	for noun, want := range map[string]string{
+		"user_groups": "user_groups", "loud_groups": "user_groups", "user": "users", "user_detail": "users", "user_contacts": "contacts",
+		"contact": "contacts", "contact_type": "contact_types", "group_members": "memberships", "user_membership": "memberships",
+		"import_rows": "imports", "cache_outbox": "operations", "pet_tree": "pet_trees",
+	} {
+		require.Equal(t, want, resourceFile(root, noun), noun)
 	}
 }

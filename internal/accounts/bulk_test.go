@@ -97,9 +97,10 @@ func TestBulkErrorWritesNothing(t *testing.T) {
 // Somebody takes the phone of the last row after we have looked and before we write it.
 func TestBulkErrorWritesNothingWhenAPhoneIsTakenMeanwhile(t *testing.T) {
 	t.Parallel()
-	p := newProcess(t, pgtest.Shared(t))
+	d := pgtest.Shared(t)
+	p := newProcess(t, d)
 	user := p.createUser(phone(5000))
-	other, err := pgx.ConnectConfig(t.Context(), p.super.Config())
+	other, err := pgx.Connect(t.Context(), d.UncheckedURL("takes a phone by hand, to hold the unique key"))
 	require.NoError(t, err)
 	tx, err := other.Begin(t.Context())
 	require.NoError(t, err)

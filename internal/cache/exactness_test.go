@@ -251,7 +251,7 @@ func TestRenameOfALargeGroupCostsNoMoreThanOfASmallOne(t *testing.T) {
 	require.NoError(t, err)
 	large, err := p.service.CreateGroup(t.Context(), "large")
 	require.NoError(t, err)
-	execute(t, db.SuperURL, `WITH u AS (INSERT INTO accounts.users SELECT FROM generate_series(1, $1::int) RETURNING id)
+	execute(t, db.UncheckedURL("a large group is needed fast"), `WITH u AS (INSERT INTO accounts.users SELECT FROM generate_series(1, $1::int) RETURNING id)
 		INSERT INTO accounts.user_group_memberships (user_id, group_id) SELECT id, $2 FROM u`, members, large.ID)
 	var member uuid.UUID
 	conn, err := pgx.Connect(t.Context(), db.SuperURL)

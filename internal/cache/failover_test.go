@@ -90,7 +90,7 @@ func TestProofIsReadBeforeTheDocument(t *testing.T) {
 	require.NoError(t, s.WaitForReplay(ctx))
 	require.NoError(t, p.Attach(ctx))
 
-	writer, err := pgx.Connect(ctx, s.SuperURL)
+	writer, err := pgx.Connect(ctx, s.UncheckedURL("writes a document without a function, under a lock of the table"))
 	require.NoError(t, err)
 	defer writer.Close(context.Background())
 	for _, sql := range []string{

@@ -16,6 +16,10 @@
 // Nothing survives the test process, however it dies: the kernel ends its servers, and the next run
 // removes its files. The files of a failed test are kept for an hour.
 //
+// Every database of a test has the oracle (oracle.sql): it compares at commit what a transaction changed
+// with what it declared in the cache outbox, and refuses what differs. A fixture that writes rows by hand
+// connects with [DB.UncheckedURL]; a test of the schema itself calls [DB.RemoveOracle].
+//
 // The servers themselves ([Cluster], [Redis], [Process]) know nothing of tests; cmd/devstack runs them
 // for `make run`.
 package pgtest

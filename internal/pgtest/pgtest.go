@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -46,9 +47,19 @@ type Stack struct {
 }
 
 // Main runs the tests of a package and then stops what they share: call it from TestMain. Without it
-// the servers end with the process all the same, but their files stay until the next run.
-func Main(m *testing.M) {
+// the servers end with the process all the same, but their files stay until the next run. An error of a
+// check, which runs after tests that all passed, fails the run.
+func Main(m *testing.M, checks ...func() error) {
 	code := m.Run()
+	for _, check := range checks {
+		if code != 0 {
+			break
+		}
+		if err := check(); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL:", err)
+			code = 1
+		}
+	}
 	currentRun.Lock()
 	defer currentRun.Unlock()
 	if currentRun.testRun != nil {
@@ -124,6 +135,29 @@ func Private(t testing.TB) *Stack {
 		t.Fatalf("pgtest: %v", err)
 	}
 	return &Stack{DB: d, Cluster: cluster}
+}
+
+// UncheckedURL returns the connection string of a superuser whose transactions the oracle does not
+// check: for fixtures that write rows by hand. The reason is for the reader of the test.
+func (d *DB) UncheckedURL(reason string) string {
+	return d.SuperURL + "&oracle.off=" + url.QueryEscape(reason)
+}
+
+// RemoveOracle removes the oracle from this database, which it returns: for tests about the schema as the
+// migrations make it. The reason is for the reader of the test.
+func (d *DB) RemoveOracle(reason string) *DB {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, d.SuperURL)
+	if err != nil {
+		d.t.Fatalf("pgtest: remove the oracle (%s): %v", reason, err)
+	}
+	_, err = conn.Exec(ctx, "SET client_min_messages = warning; DROP SCHEMA oracle CASCADE", pgx.QueryExecModeSimpleProtocol)
+	if err = errors.Join(err, conn.Close(ctx)); err != nil {
+		d.t.Fatalf("pgtest: remove the oracle (%s): %v", reason, err)
+	}
+	return d
 }
 
 // WaitForReplay returns when the standby has everything that the primary has committed.

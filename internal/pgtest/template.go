@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	_ "embed"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/payment-services/accounts/db"
 )
@@ -26,6 +29,11 @@ const (
 	// templateFormat is part of every key: raise it when newTemplate makes something else.
 	templateFormat = "1"
 )
+
+// oracleSQL checks every transaction of a test database; its head describes how.
+//
+//go:embed oracle.sql
+var oracleSQL string
 
 // templatePasswords are those of the logins in a template. They are random, although the servers
 // listen on 127.0.0.1 only: other users of the machine reach that too.
@@ -99,7 +107,7 @@ func (c *templateCache) copyTo(ctx context.Context, data, scratch string) (templ
 // key names everything that a template is made of.
 func (c *templateCache) key() (string, error) {
 	hash := sha256.New()
-	fmt.Fprintln(hash, templateFormat, c.bin.version, commonSettings, db.BootstrapSQL())
+	fmt.Fprintln(hash, templateFormat, c.bin.version, commonSettings, db.BootstrapSQL(), oracleSQL)
 	migrations := db.Migrations()
 	err := fs.WalkDir(migrations, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -160,7 +168,23 @@ func (c *Cluster) makeTemplate(ctx context.Context, passwords db.Passwords) erro
 	if err := c.Prepare(ctx, templateDatabase, passwords, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
+	if err := c.installOracle(ctx); err != nil {
+		return err
+	}
 	return c.Primary.Stop()
+}
+
+// installOracle runs oracle.sql in the template database.
+func (c *Cluster) installOracle(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, c.Primary.URL(superuser, c.Primary.password, templateDatabase))
+	if err != nil {
+		return fmt.Errorf("install the oracle: %w", err)
+	}
+	_, err = conn.PgConn().Exec(ctx, oracleSQL).ReadAll()
+	if err = errors.Join(err, conn.Close(ctx)); err != nil {
+		return fmt.Errorf("install the oracle: %w", err)
+	}
+	return nil
 }
 
 // prune removes templates that nobody used for a while, and half-built ones. It needs the exclusive
