@@ -49,11 +49,22 @@ var orderExceptions = map[string]string{
 	"stage_import_rows_v1": "it locks the import first, so that the rows of an import have one writer",
 }
 
-// harvest adds what happened in a test's database. The sessions of the test have ended: a session
-// publishes its counts when it ends.
+// sessionEndTimeout limits the wait for the server processes of closed connections.
+const sessionEndTimeout = 20 * time.Second
+
+// harvest adds what happened in a test's database. The connections of the test are closed. A session
+// publishes its counts when its server process ends, which is a moment after the connection is closed, so
+// harvest waits for that.
 func (c *functionCoverage) harvest(t *testing.T, super *pgx.Conn) {
 	t.Helper()
 	ctx := context.Background() // the test's own has ended
+	require.Eventually(t, func() bool {
+		var others int
+		err := super.QueryRow(ctx, `
+			SELECT count(*) FROM pg_stat_activity
+			 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`).Scan(&others)
+		return err == nil && others == 0
+	}, sessionEndTimeout, time.Millisecond, "sessions of the test have not ended")
 	_, err := super.Exec(ctx, "SELECT pg_stat_force_next_flush()")
 	require.NoError(t, err)
 	c.mu.Lock()

@@ -17,7 +17,8 @@ func limit(name string, maximum int) string {
 // fill adds contacts of a custom type to a user, behind the functions.
 func (a *api) fill(user uuid.UUID, kind string, n int, active bool) {
 	a.t.Helper()
-	execute(a.t, a.super, `
+	byHand := connect(a.t, a.UncheckedURL("a thousand contacts one by one would take a minute"))
+	execute(a.t, byHand, `
 		INSERT INTO accounts.user_contacts (user_id, contact_type_id, value, normalized, single, is_active, deactivated_at)
 		SELECT $1::uuid, t.id, v.value, v.value, t.single, $4::boolean, CASE WHEN NOT $4::boolean THEN now() END
 		  FROM accounts.contact_types AS t, generate_series(1, $3::int) AS i, LATERAL (SELECT $1::uuid || ' ' || $4::boolean || ' ' || i) AS v (value)
@@ -102,8 +103,9 @@ func TestDictionaryLimits(t *testing.T) {
 		_, err := q.CreateContactTypeV1(t.Context(), name, "allow")
 		return err
 	}
-	execute(t, a.super, "INSERT INTO accounts.user_groups (name, name_key) SELECT 'group ' || i, 'group ' || i FROM generate_series(1, 999) AS i")
-	execute(t, a.super, "INSERT INTO accounts.contact_types (name, on_second) SELECT 'type_' || i, 'allow' FROM generate_series(1, 96) AS i")
+	byHand := connect(t, a.UncheckedURL("a thousand groups one by one would take a minute"))
+	execute(t, byHand, "INSERT INTO accounts.user_groups (name, name_key) SELECT 'group ' || i, 'group ' || i FROM generate_series(1, 999) AS i")
+	execute(t, byHand, "INSERT INTO accounts.contact_types (name, on_second) SELECT 'type_' || i, 'allow' FROM generate_series(1, 96) AS i")
 	for _, tt := range []struct {
 		create  func(*write.Queries, string) error
 		limit   string
