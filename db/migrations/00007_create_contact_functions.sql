@@ -66,6 +66,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- allow list-limit: the rows are the contacts of one user
     RETURN QUERY
     SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.deactivated_at
       FROM accounts.user_contacts AS c

@@ -1020,3 +1020,141 @@ func measured(value any) (string, bool) {
 	}
 	return plain(value)
 }
+
+// touchedRules checks that a function returns as touched what it recorded, and the outbox row of that.
+func touchedRules(routines []*routine) (found []Violation) {
+	for _, r := range routines {
+		touched := slices.Index(r.columns, "touched")
+		if !r.granted() || r.tree == nil || touched < 0 {
+			continue
+		}
+		var recorded, ids []string
+		literals := map[string]bool{}
+		direct := false
+		for _, f := range r.fragments {
+			for _, s := range f.statements {
+				for _, c := range effectOf(s).calls {
+					if !c.ours() || !isHelper(c.object, recordingHelpers) {
+						continue
+					}
+					direct = true
+					ids = append(ids, f.into...)
+					for _, arg := range c.node.list("args") {
+						recorded = append(recorded, r.variablesOf(arg)...)
+						prefixes(arg, literals)
+					}
+				}
+			}
+		}
+		if !direct {
+			continue // it returns what a function that it calls recorded
+		}
+		for _, f := range r.fragments {
+			if f.in != "PLpgSQL_stmt_return_query" || len(f.statements) != 1 {
+				continue
+			}
+			s := f.statements[0].node
+			value := targetAt(s, touched, len(r.columns))
+			if value == nil {
+				continue
+			}
+			returned := r.variablesOf(value)
+			if usesAlias(r, value) {
+				returned = append(returned, r.variablesOf(s["fromClause"])...)
+			}
+			own := map[string]bool{}
+			prefixes(value, own)
+			for _, variable := range recorded {
+				if !slices.Contains(returned, variable) && !strings.HasPrefix(variable, "p_") {
+					found = append(found, r.violation(touchedAgrees, f.line, "%s is recorded and not returned as touched", variable))
+				}
+			}
+			for _, variable := range returned {
+				if !slices.Contains(recorded, variable) && strings.HasPrefix(variable, "v_") && r.isArray(variable) && len(r.variablesOf(value)) <= len(recorded)+1 &&
+					slices.Contains(r.variablesOf(value), variable) && !usesAlias(r, value) {
+					found = append(found, r.violation(touchedAgrees, f.line, "%s is returned as touched and was not recorded", variable))
+				}
+			}
+			for prefix := range own {
+				if len(recorded) > 0 && !usesAlias(r, value) && !literals[prefix] {
+					found = append(found, r.violation(touchedAgrees, f.line, "a key %q is returned as touched and was not recorded", prefix))
+				}
+			}
+			if len(recorded) > 0 && len(returned) == 0 && len(own) == 0 {
+				found = append(found, r.violation(touchedAgrees, f.line, "touched is a constant, and something was recorded"))
+			}
+			if at := slices.Index(r.columns, "outbox_id"); at >= 0 {
+				id := targetAt(s, at, len(r.columns))
+				ok := id == nil
+				for _, variable := range r.variablesOf(id) {
+					ok = ok || slices.Contains(ids, variable)
+				}
+				walk(id, func(kind string, n node) bool {
+					ok = ok || kind == "FuncCall" && isHelper(nameOf(n.names("funcname")).object, recordingHelpers)
+					return !ok
+				})
+				if !ok {
+					found = append(found, r.violation(touchedAgrees, f.line, "outbox_id is not what the recording helper returned"))
+				}
+			}
+		}
+	}
+	return found
+}
+
+func (r *routine) isArray(variable string) bool {
+	for _, d := range r.datums {
+		if d.text("refname") == variable {
+			_, t := d.wrapped("datatype")
+			return strings.HasSuffix(strings.TrimSpace(t.text("typname")), "[]")
+		}
+	}
+	return false
+}
+
+// prefixes gathers the kinds of the logical keys that an expression builds: 'u:' || id.
+func prefixes(value any, into map[string]bool) {
+	walk(value, func(kind string, n node) bool {
+		if kind == "A_Const" {
+			if text, ok := constant(map[string]any{kind: map[string]any(n)}); ok {
+				if prefix, _, is := strings.Cut(text, ":"); is && len(prefix) == 1 {
+					into[prefix] = true
+				}
+			}
+		}
+		return true
+	})
+}
+
+// usesAlias reports whether an expression reads a column of the FROM.
+func usesAlias(r *routine, value any) bool {
+	found := false
+	walk(value, func(kind string, n node) bool {
+		if kind == "ColumnRef" {
+			parts := columnRef(n)
+			found = found || len(parts) > 0 && !r.isVariable(parts[0])
+		}
+		return !found
+	})
+	return found
+}
+
+// targetAt returns the expression of one of some columns of a SELECT; a star stands for several.
+func targetAt(s node, column, columns int) any {
+	targets := s.items("targetList", "ResTarget")
+	isStar := func(t node) bool {
+		kind, ref := kindOf("", t["val"])
+		parts := columnRef(ref)
+		return kind == "ColumnRef" && len(parts) > 0 && parts[len(parts)-1] == "*"
+	}
+	if star := slices.IndexFunc(targets, isStar); star >= 0 && column >= star {
+		column -= columns - len(targets)
+		if column <= star {
+			return nil
+		}
+	}
+	if column < 0 || column >= len(targets) {
+		return nil
+	}
+	return targets[column]["val"]
+}

@@ -59,8 +59,6 @@ var fileRules = []Rule{
 
 var (
 	migrationNames = regexp.MustCompile(`^([0-9]{5})_[a-z0-9_]+\.sql$`)
-	timeoutFirst   = regexp.MustCompile(`^\s*SET (LOCAL )?lock_timeout\s*=`)
-	timeoutSession = regexp.MustCompile(`^\s*SET lock_timeout\s*=`)
 	upMark         = regexp.MustCompile(`(?m)^-- \+goose Up\s*$`)
 	// What make function leaves where a person has to write.
 	mark = regexp.MustCompile(`FILL IN\b.*`)
@@ -90,19 +88,6 @@ func Migrations(tree Tree) []Violation {
 			report(migrationUp, 0, "there is no %q", "-- +goose Up")
 			continue
 		}
-		for part, text := range map[string]string{"Up": m.up[start[1]:], "Down": m.down} {
-			pattern := timeoutFirst
-			if m.noTransaction() {
-				pattern = timeoutSession
-			}
-			if !pattern.MatchString(code(text)) && (part == "Up" || m.both) {
-				line := lineOf(m.up, start[0])
-				if part == "Down" {
-					line = lineOf(m.up, len(m.up))
-				}
-				report(migrationTimeout, line, "%s does not begin with lock_timeout", part)
-			}
-		}
 		for _, at := range mark.FindAllStringIndex(m.up, -1) {
 			report(fillIn, lineOf(m.up, at[0]), "%s", m.up[at[0]:at[1]])
 		}
@@ -110,7 +95,7 @@ func Migrations(tree Tree) []Violation {
 	for _, file := range []string{"db/*_test.go", queriesFolder + "/*/*.sql"} {
 		found = append(found, marks(tree.root, file)...)
 	}
-	return found
+	return append(found, schemaRules(tree)...)
 }
 
 func marks(root, pattern string) (found []Violation) {
@@ -249,6 +234,9 @@ func changed(old, now string) string {
 var longLocks = regexp.MustCompile(`(?im)^\s*(?:LOCK(?: TABLE)?|CLUSTER|VACUUM FULL|TRUNCATE(?: TABLE)?|REFRESH MATERIALIZED VIEW|` +
 	`(?:UPDATE|DELETE FROM)(?: ONLY)?)\s+(accounts\.\w+)([^;]*)`)
 
+// ownRules find what some of squawk's rules find, and know what the migration creates.
+var ownRules = []string{downLosesData, migrationSyntax, migrationCascade, qualifiedNames, "column-type", "object-kind"}
+
 // Locks finds what keeps others from a table that is in use. A table that the same migration creates is
 // not.
 func Locks(ctx context.Context, tree Tree, squawk string) ([]Violation, error) {
@@ -304,8 +292,13 @@ func Locks(ctx context.Context, tree Tree, squawk string) ([]Violation, error) {
 			if !known {
 				return nil, fmt.Errorf("squawk: %s: %s", f.File, f.Message)
 			}
-			found = append(found, Violation{migrationLock, file, f.Line + 1,
-				strings.TrimSpace(f.RuleName + ": " + f.Message + " " + f.Help)})
+			rule, message := squawkNames[f.RuleName], strings.TrimSpace(f.RuleName+": "+f.Message)
+			if rule == "" {
+				rule, message = migrationLock, strings.TrimSpace(message+" "+f.Help)
+			}
+			if !slices.Contains(ownRules, rule) { // that our own rules find, with more knowledge
+				found = append(found, Violation{rule, file, f.Line + 1, message})
+			}
 		}
 	}
 	return found, nil

@@ -28,7 +28,7 @@ type routine struct {
 	volatility string   // i, s or v
 	parallel   string   // s, r or u
 	strict     bool
-	rows       int // the estimate of a set
+	rows       int  // the estimate of a set
 	reads      bool // accounts_read may execute it
 	writes     bool // accounts_write may execute it
 	comment    string

@@ -266,7 +266,7 @@ func (c *statementCheck) selects(n node, top bool) {
 	if limited && len(n.list("targetList")) > 0 && len(ours) > 0 {
 		if n["sortClause"] == nil {
 			c.report(listOrder, "LIMIT without ORDER BY")
-		} else if c.tables != nil && !c.uniqueOrder(n, ours) {
+		} else if c.tables != nil && !c.f.foreignOrder(n, from) && !c.uniqueOrder(n, ours) {
 			c.report(listOrder, "ORDER BY does not end in a unique key, so pages may repeat and miss rows")
 		}
 	}
@@ -389,6 +389,19 @@ func sortKeys(n node, alias string) (columns []string) {
 		}
 	}
 	return columns
+}
+
+// foreignOrder reports whether ORDER BY names a table that FROM does not have: two pieces of a text that
+// never meet.
+func (f fragment) foreignOrder(n node, from []source) bool {
+	for _, by := range n.items("sortClause", "SortBy") {
+		if kind, ref := kindOf("", by["node"]); f.dynamic && kind == "ColumnRef" {
+			if parts := columnRef(ref); len(parts) > 1 && !slices.ContainsFunc(from, func(s source) bool { return s.alias == parts[0] }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (c *statementCheck) uniqueOrder(n node, from []source) bool {
