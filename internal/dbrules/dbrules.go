@@ -114,6 +114,10 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, err
 	}
 	report.Violations = append(report.Violations, unqueried(tree, routines)...)
+	if found, err = Lost(ctx, tree, report.Base); err != nil {
+		return Report{}, err
+	}
+	report.Violations = append(report.Violations, found...)
 	if found, err = Queries(ctx, conn, tree, cfg.SQLC); err != nil {
 		return Report{}, err
 	}

@@ -75,6 +75,8 @@ var schemaRuleList = []Rule{
 	{migrationRepeatable, "when the second statement fails, the first stays and the migration fails at the first the next time",
 		"one statement in each migration without a transaction; or IF EXISTS, CREATE OR REPLACE, and DROP INDEX CONCURRENTLY IF EXISTS before CREATE INDEX"},
 	{qualifiedNames, "the schema would depend on the search_path of the login that migrates", "write accounts.<name>"},
+	{typeSpelling, "sqlc.yaml maps timestamptz to time.Time; the long name becomes pgtype.Timestamptz, and the service does not compile",
+		"write timestamptz"},
 	{migrationCascade, "CASCADE drops or revokes what the migration does not name, and what Down does not bring back",
 		"name each object, dependents first"},
 	{uniqueIndexData, "it fails on the first duplicate, after minutes, or in one database only",

@@ -25,6 +25,7 @@ const (
 	dictionarySeed      = "dictionary-seed"
 	downLosesData       = "down-loses-data"
 	storageOptions      = "storage-options"
+	typeSpelling        = "type-spelling"
 	longestLockTimeout  = 10 * time.Second
 )
 
@@ -138,6 +139,9 @@ func (c *migrationCheck) part(p part) {
 			if relation.text("relpersistence") == "u" {
 				c.report(storageOptions, s, "%s is UNLOGGED: it is empty after a crash, and on a replica it cannot be read", rangeName(relation))
 			}
+			c.spelling(s)
+		case "CreateFunctionStmt":
+			c.spelling(s)
 		case "CreateTableAsStmt":
 			c.report(migrationCopy, s, "CREATE TABLE AS copies rows and leaves the constraints behind")
 		case "DropStmt":
@@ -275,6 +279,13 @@ func (c *migrationCheck) names(s statement) {
 		}
 		return true
 	})
+}
+
+// spelling looks for timestamp with time zone, which PostgreSQL's grammar turns into a name with a schema.
+func (c *migrationCheck) spelling(s statement) {
+	if c.p.name == "Up" && strings.Contains(shape(map[string]any(s.node)), `[{"String":{"sval":"pg_catalog"}},{"String":{"sval":"timestamptz"}}]`) {
+		c.report(typeSpelling, s, "timestamp with time zone")
+	}
 }
 
 func (c *migrationCheck) cascade(s statement) {
