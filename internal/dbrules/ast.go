@@ -300,8 +300,24 @@ func operator(value any) (op string, left, right any) {
 
 var unknownVariable = regexp.MustCompile(`"([^".]+)\.[^"]+" is not a known variable`)
 
+var plpgsqlCache sync.Map // the statement that creates a function to what it was parsed to
+
+type parsedFunction struct {
+	tree node
+	err  error
+}
+
 // parsePlpgsql parses the body of a function, given the statement that creates it.
 func parsePlpgsql(create string) (node, error) {
+	if found, ok := plpgsqlCache.Load(create); ok {
+		return found.(parsedFunction).tree, found.(parsedFunction).err
+	}
+	tree, err := parsePlpgsqlUncached(create)
+	plpgsqlCache.Store(create, parsedFunction{tree, err})
+	return tree, err
+}
+
+func parsePlpgsqlUncached(create string) (node, error) {
 	const attempts = 50 // one for each variable of a composite type
 	for range attempts {
 		text, err := pgquery.ParsePlPgSqlToJSON(create)

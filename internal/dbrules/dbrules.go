@@ -146,7 +146,7 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 // Static checks the functions as the text of the migrations creates them, without a database.
 func Static(tree Tree) []Violation {
 	routines := staticRoutines(tree)
-	return slices.Concat(statementRules(routines, nil), callGraph(routines), effects(routines), unqueried(tree, routines))
+	return slices.Concat(statementRules(routines, nil), callGraph(routines), touchedRules(routines), effects(routines), unqueried(tree, routines))
 }
 
 func (r Report) has(rule string) bool {
@@ -159,6 +159,7 @@ var consequences = map[string][]string{
 	"helper-granted":      {functionQuery, "function-result", writeRecords, writeVersion, writeLocks, "write-stable", "read-grants", "read-volatile"},
 	"function-public":     {"function-grantee"},
 	"function-language":   {plpgsqlCheck},
+	"function-result":     {selectStar},
 	"no-procedures":       {"function-version", "function-comment", "function-result", outsideSchema, functionQuery},
 	"read-volatile":       {functionQuery},
 	writeDecidable:        {writeRecords, writeVersion, writeLocks},

@@ -655,13 +655,13 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 			continue
 		}
 		sum := f.summary(callee)
-		s.locked = s.locked || c.certain && sum.locks
-		s.lockedMany = s.lockedMany || c.certain && sum.many
 		for _, at := range sum.unlocked {
 			if !s.locked && !callee.granted() {
-				f.unlocked(site{line: fragment.line, what: c.String() + " " + at.what})
+				f.unlocked(site{line: fragment.line, what: "it calls " + c.String() + ", which " + strings.TrimPrefix(at.what, "it ")})
 			}
 		}
+		s.locked = s.locked || c.certain && sum.locks
+		s.lockedMany = s.lockedMany || c.certain && sum.many
 		for _, o := range obligations {
 			for _, at := range sum.leaves[o.rule] {
 				if !callee.granted() && !(o.before && s.done[o.rule]) {
@@ -704,7 +704,7 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 		if c.table.table(versionedTables) && !locked && s.locked && !total.lockOne && !total.lockMany && !lockedByCall(f, total) && len(total.changes) > 1 {
 			f.unlocked(site{line: fragment.line, what: what})
 		}
-		if c.table.table([]string{"users"}) && c.verb == "UPDATE" && !c.one && !s.lockedMany && !s.locked {
+		if c.table.table([]string{"users"}) && c.verb == "UPDATE" && !c.one && !locked && !s.lockedMany && !lockedByCall(f, total) {
 			f.found = append(f.found, f.r.violation(lockOrder, fragment.line, "UPDATE of accounts.users locks several rows in any order"))
 		}
 		for _, o := range obligations {

@@ -451,13 +451,20 @@ func (c *migrationCheck) repeatable() {
 // staticRoutines reads the functions from the text of the migrations, for when they do not run.
 func staticRoutines(tree Tree) []*routine {
 	found := map[name]*routine{}
+	columns := map[string][]string{}
 	for _, m := range tree.migrations {
 		p := m.parts()[0]
 		for _, s := range p.list {
 			switch s.kind {
+			case "CreateStmt":
+				_, relation := s.node.wrapped("relation")
+				for _, column := range s.node.items("tableElts", "ColumnDef") {
+					table := rangeName(relation).String()
+					columns[table] = append(columns[table], column.text("colname"))
+				}
 			case "CreateFunctionStmt":
 				r := staticRoutine(p, s)
-				if r.ours() {
+				if r.columns = columns[r.result]; r.ours() {
 					if before := found[r.name]; before != nil {
 						r.reads, r.writes = before.reads, before.writes
 					}
@@ -506,9 +513,6 @@ func staticRoutine(p part, s statement) *routine {
 	if result := s.node.child("returnType"); result != nil {
 		r.set = result.is("setof")
 		r.result = strings.Join(result.names("names"), ".")
-		if r.set {
-			r.columns = []string{"?"}
-		}
 	}
 	for _, option := range s.node.items("options", "DefElem") {
 		kind, arg := option.wrapped("arg")
