@@ -3,6 +3,7 @@ package dbrules
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -141,7 +142,7 @@ func catalogConn(t *testing.T) *pgx.Conn {
 func TestFaultsOfTheCatalog(t *testing.T) {
 	t.Parallel()
 	conn := catalogConn(t)
-	for _, f := range catalogFaults {
+	for _, f := range slices.Concat(catalogFaults, objectFaults) {
 		t.Run(f.rule+"/"+f.name, func(t *testing.T) {
 			tree := readTree(t, root)
 			tree.migrations = append(tree.migrations, newMigration(filepath.Base(next), f.plant))

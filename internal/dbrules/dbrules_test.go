@@ -172,7 +172,8 @@ func TestTheTreeKeepsTheRules(t *testing.T) {
 func TestEveryRuleHasAFault(t *testing.T) {
 	t.Parallel()
 	planted := map[string]bool{}
-	for _, f := range slices.Concat(fileFaults, roundTripFaults, catalogFaults, queryFaults, generatedFaults, contractFaults) {
+	for _, f := range slices.Concat(fileFaults, schemaFaults, roundTripFaults, catalogFaults, objectFaults, bodyFaults, outsideFaults,
+		queryFaults, generatedFaults, contractFaults, checkFaults) {
 		planted[f.rule] = true
 	}
 	names := map[string]bool{}

@@ -180,6 +180,8 @@ func (c *migrationCheck) timeout() {
 			return true
 		})
 		switch {
+		case first && c.p.name == "Up" && !upMark.MatchString(c.p.text):
+			return // migration-up
 		case first && !sets:
 			c.report(migrationTimeout, s, "%s does not begin with lock_timeout", c.p.name)
 			return
@@ -196,10 +198,12 @@ func (c *migrationCheck) timeout() {
 		}
 		first = false
 	}
-	if first && c.p.name != "" {
+	if first {
 		line := c.p.first
 		if at := upMark.FindStringIndex(c.p.text); at != nil {
 			line = lineOf(c.p.text, at[0])
+		} else if c.p.name == "Up" {
+			return // migration-up
 		}
 		c.found = append(c.found, Violation{migrationTimeout, c.m.path, line, c.p.name + " does not begin with lock_timeout"})
 	}
