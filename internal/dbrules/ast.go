@@ -26,7 +26,7 @@ type statement struct {
 var implied = map[string]string{
 	"relation": "RangeVar", "larg": "SelectStmt", "rarg": "SelectStmt", "withClause": "WithClause",
 	"onConflictClause": "OnConflictClause", "typeName": "TypeName", "over": "WindowDef", "intoClause": "IntoClause",
-	"sequence": "RangeVar", "newtablename": "RangeVar", "alias": "Alias", "func": "ObjectWithArgs",
+	"sequence": "RangeVar", "newtablename": "RangeVar", "alias": "Alias", "returnType": "TypeName", "argType": "TypeName", "func": "ObjectWithArgs",
 }
 
 func (n node) child(key string) node {

@@ -156,17 +156,18 @@ func (r Report) has(rule string) bool {
 // consequences are rules that a violation of another rule at the same function breaks as well: one cause is
 // reported once.
 var consequences = map[string][]string{
-	"helper-granted":      {functionQuery, "function-result", writeRecords, writeVersion, writeLocks, "write-stable", "read-grants", "read-volatile"},
-	"function-public":     {"function-grantee"},
-	"function-language":   {plpgsqlCheck},
-	"function-result":     {selectStar},
-	"no-procedures":       {"function-version", "function-comment", "function-result", outsideSchema, functionQuery},
-	"read-volatile":       {functionQuery},
-	writeDecidable:        {writeRecords, writeVersion, writeLocks},
-	"no-triggers":         {"function-result", "function-comment", "function-version", helperUsed, "function-security-definer", plpgsqlCheck},
-	"function-overloaded": {functionQuery, "contract-frozen"},
-	contractFrozen:        {generated},
-	contractRemoved:       {generated, queryInvalid},
+	"helper-granted":         {functionQuery, "function-result", writeRecords, writeVersion, writeLocks, "write-stable", "read-grants", "read-volatile"},
+	"function-public":        {"function-grantee"},
+	"function-language":      {plpgsqlCheck},
+	"function-result":        {selectStar},
+	"no-procedures":          {"function-version", "function-comment", "function-result", outsideSchema, functionQuery},
+	"read-volatile":          {functionQuery},
+	writeDecidable:           {writeRecords, writeVersion, writeLocks},
+	"no-triggers":            {"function-result", "function-comment", "function-version", helperUsed, "function-security-definer", plpgsqlCheck},
+	"function-overloaded":    {functionQuery, "contract-frozen"},
+	contractFrozen:           {generated},
+	"constraint-using-index": {"constraint-not-valid"},
+	contractRemoved:          {generated, queryInvalid},
 }
 
 func (r Report) sorted() Report {
@@ -198,7 +199,8 @@ func withoutConsequences(all []Violation) []Violation {
 		}
 		seen[place] = true
 		return slices.ContainsFunc(all, func(cause Violation) bool {
-			return slices.Contains(consequences[cause.Rule], v.Rule) && (subject(cause.Message) == subject(v.Message) || v.Rule == generated)
+			return slices.Contains(consequences[cause.Rule], v.Rule) && (v.Rule == generated || subject(cause.Message) == subject(v.Message) ||
+				cause.File == v.File && cause.Line == v.Line && v.Line > 0)
 		})
 	})
 }

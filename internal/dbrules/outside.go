@@ -78,7 +78,8 @@ WITH ours AS (
 SELECT i.type || ' ' || i.identity, o.state
   FROM objects AS o
  CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) AS i
- WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
+ WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'
+                      AND d.refobjid <> (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'plpgsql'))
  UNION ALL
 SELECT 'large object ' || l.oid, '' FROM pg_largeobject_metadata AS l
  UNION ALL
@@ -99,6 +100,11 @@ SELECT concat_ws(' ', 'default privileges of', a.defaclrole::regrole, 'on', a.de
                  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END), g.privilege_type
   FROM pg_default_acl AS a CROSS JOIN aclexplode(a.defaclacl) AS g
  WHERE g.grantee <> a.defaclrole
+ UNION ALL
+SELECT 'default privileges of accounts_owner on functions for PUBLIC', ''
+ WHERE EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = 'accounts')
+   AND NOT EXISTS (SELECT FROM pg_default_acl AS a
+                    WHERE a.defaclrole::regrole::text = 'accounts_owner' AND a.defaclobjtype = 'f' AND a.defaclnamespace = 0)
  UNION ALL
 -- What is in our schemas is granted as function-grantee allows, and nothing but functions is.
 SELECT concat_ws(' ', 'privilege', g.privilege_type, 'on', c.oid::regclass, 'for',

@@ -11,10 +11,13 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 )
@@ -60,7 +63,7 @@ func RoundTrip(ctx context.Context, tree Tree, base Base, migrateURL, superURL s
 			return nil, false, err
 		}
 		if _, err := provider.UpByOne(ctx); err != nil {
-			return append(found, Violation{migrationUp, at(i), 0, err.Error()}), false, nil
+			return append(found, failed(tree, at(i), err)), false, nil
 		}
 		if i < first {
 			continue
@@ -106,6 +109,50 @@ func RoundTrip(ctx context.Context, tree Tree, base Base, migrateURL, superURL s
 			"up, down and up leave a difference: " + difference(dumps[len(files)], now)})
 	}
 	return found, true, err
+}
+
+// queryOfError is the statement that goose ran, in its error.
+var queryOfError = regexp.MustCompile(`failed to execute SQL query ("(?:[^"\\]|\\.)*")`)
+
+// failed finds the line of a migration at which PostgreSQL stopped.
+func failed(tree Tree, file string, err error) Violation {
+	v := Violation{migrationUp, file, 0, err.Error()}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return v
+	}
+	v.Message = fmt.Sprintf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code)
+	if pgErr.Hint != "" {
+		v.Message += "; " + pgErr.Hint
+	}
+	if pgErr.Where != "" {
+		v.Message += "; " + upTo(pgErr.Where, 200)
+	}
+	for _, m := range tree.migrations {
+		if m.path != file {
+			continue
+		}
+		quoted := queryOfError.FindStringSubmatch(err.Error())
+		if quoted == nil {
+			return v
+		}
+		query, err := strconv.Unquote(quoted[1])
+		if err != nil {
+			return v
+		}
+		// goose takes comments out between statements: the first line is found for certain.
+		query = strings.TrimSpace(query)
+		first, _, _ := strings.Cut(query, "\n")
+		start := strings.Index(m.up, query)
+		if start < 0 {
+			start = strings.Index(m.up, first)
+		}
+		if start >= 0 {
+			characters := []rune(query)
+			v.Line = lineOf(m.up, start) + strings.Count(string(characters[:min(max(int(pgErr.Position)-1, 0), len(characters))]), "\n")
+		}
+	}
+	return v
 }
 
 // heaps returns the file in which each table of the schema lies: a new one means that it was rewritten.

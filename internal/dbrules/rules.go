@@ -104,7 +104,6 @@ var squawkRules = []Rule{
 	{"drop-not-null", "the release that runs now does not expect NULL in this column", "release a service that accepts NULL first; then -- squawk-ignore ban-drop-not-null"},
 	{"transaction", "goose begins and ends the transaction of each migration itself", "remove BEGIN, COMMIT and ROLLBACK"},
 	{"identifier-length", "PostgreSQL cuts names after 63 bytes, and two names may become one", "choose a shorter name"},
-	{"squawk-ignore", "an exception without a finding hides the next one", "remove the comment"},
 }
 
 // squawkNames maps squawk's rules to ours.
@@ -124,5 +123,5 @@ var squawkNames = map[string]string{
 	"prefer-bigint-over-smallint": "column-type",
 	"ban-truncate-cascade":        migrationCascade, "require-table-schema": qualifiedNames, "identifier-too-long": "identifier-length",
 	"require-enum-value-ordering": "object-kind", "ban-create-domain-with-constraint": "object-kind", "ban-alter-domain-with-add-constraint": "object-kind",
-	"unused-ignore": "squawk-ignore", "syntax-error": migrationSyntax,
+	"syntax-error": migrationSyntax,
 }

@@ -35,7 +35,6 @@ var schemaFaults = []fault{
 	{"table", "rename", upOnly + "ALTER TABLE accounts.users RENAME TO people;\n" + foot},
 	{"column", "drop-not-null", upOnly + "ALTER TABLE accounts.users ALTER COLUMN version DROP NOT NULL;\n" + foot},
 	{"BEGIN", "transaction", upOnly + "BEGIN;\nCOMMENT ON TABLE accounts.users IS 'x';\nCOMMIT;\n" + foot},
-	{"unused", "squawk-ignore", upOnly + "-- squawk-ignore ban-drop-column\nCOMMENT ON TABLE accounts.users IS 'x';\n" + foot},
 	{"long", "identifier-length", upOnly + "CREATE TABLE accounts.petpetpetpetpetpetpetpetpetpetpetpetpetpetpetpetpetpetpetpetpetpetpetpet (id uuid);\n" + foot},
 
 	{"statement", migrationSyntax, upOnly + "SELECT 1;\nCREATE TABL accounts.pets (id uuid);\n" + foot},
