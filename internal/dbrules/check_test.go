@@ -80,11 +80,14 @@ func TestCheck_MigrationsThatDoNotRun(t *testing.T) {
 		require.Contains(t, out.String(), next+":6: ")
 	})
 	t.Run("object", func(t *testing.T) {
-		report := check(t, writing(lock+setUser)+"\nSELECT\n    no_such_column\n  FROM accounts.users;\n", "")
+		up := "-- +goose StatementBegin\n" + strings.Replace(writing(lock+setUser), "END $$;\n", "END $$;\n-- +goose StatementEnd\n", 1) +
+			"SELECT\n    no_such_column\n  FROM accounts.users;\n"
+		report := check(t, up, "")
 		require.Subset(t, rulesOf(report.Violations), []string{migrationUp, writeRecords})
 		for _, v := range report.Violations {
 			if v.Rule == migrationUp {
-				require.Equal(t, 18, v.Line, v.Message)
+				at := strings.Index(head+up, "no_such_column")
+				require.Equal(t, lineOf(head+up, at), v.Line, v.Message)
 			}
 		}
 	})

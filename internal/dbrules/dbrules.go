@@ -163,6 +163,7 @@ var consequences = map[string][]string{
 	"no-procedures":          {"function-version", "function-comment", "function-result", outsideSchema, functionQuery},
 	"read-volatile":          {functionQuery},
 	writeDecidable:           {writeRecords, writeVersion, writeLocks},
+	queryNamedArguments:      {queryArgument},
 	"no-triggers":            {"function-result", "function-comment", "function-version", helperUsed, "function-security-definer", plpgsqlCheck},
 	"function-overloaded":    {functionQuery, "contract-frozen"},
 	contractFrozen:           {generated},
@@ -240,11 +241,7 @@ func (r Report) Write(w io.Writer) {
 
 // All returns every rule.
 func All() []Rule {
-	all := slices.Concat(fileRules, schemaRuleList, squawkRules, bodyRules, flowRules, statementRuleList, objectRules, queryRules)
-	for _, r := range catalogRules {
-		all = append(all, r.Rule)
-	}
-	return all
+	return slices.Concat(fileRules, schemaRuleList, squawkRules, bodyRules, flowRules, statementRuleList, objectRules, queryRules, catalogRuleList())
 }
 
 func find(name string) Rule {

@@ -182,6 +182,9 @@ func TestEveryRuleHasAFault(t *testing.T) {
 		require.False(t, names[r.Name], r.Name)
 		require.NotEmpty(t, r.Why, r.Name)
 		require.NotEmpty(t, r.Fix, r.Name)
+		require.NotEmpty(t, examples[r.Name].wrong, "no example of %s", r.Name)
+		require.NotEmpty(t, examples[r.Name].right, "no example of %s", r.Name)
 		names[r.Name] = true
 	}
+	require.Len(t, examples, len(names))
 }

@@ -92,6 +92,7 @@ SELECT concat_ws(' ', 'setting of', 'role', r.rolname, 'in database', d.datname)
   FROM pg_db_role_setting AS s
   LEFT JOIN pg_roles AS r ON r.oid = s.setrole
   LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
+ WHERE s.setdatabase = 0 OR d.datname = current_database()
  UNION ALL
 SELECT concat_ws(' ', 'membership of', m.member::regrole, 'in', m.roleid::regrole), m.admin_option::text FROM pg_auth_members AS m
  UNION ALL
