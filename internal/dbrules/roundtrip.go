@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -111,8 +110,10 @@ func RoundTrip(ctx context.Context, tree Tree, base Base, migrateURL, superURL s
 	return found, true, err
 }
 
-// queryOfError is the statement that goose ran, in its error.
-var queryOfError = regexp.MustCompile(`failed to execute SQL query ("(?:[^"\\]|\\.)*")`)
+var (
+	quotedName = regexp.MustCompile(`"([^"]+)"`)
+	plainName  = regexp.MustCompile(`^[\w.$"]{2,}`)
+)
 
 // failed finds the line of a migration at which PostgreSQL stopped.
 func failed(tree Tree, file string, err error) Violation {
@@ -132,24 +133,27 @@ func failed(tree Tree, file string, err error) Violation {
 		if m.path != file {
 			continue
 		}
-		quoted := queryOfError.FindStringSubmatch(err.Error())
-		if quoted == nil {
-			return v
-		}
-		query, err := strconv.Unquote(quoted[1])
-		if err != nil {
-			return v
-		}
-		// goose takes comments out between statements: the first line is found for certain.
-		query = strings.TrimSpace(query)
-		first, _, _ := strings.Cut(query, "\n")
-		start := strings.Index(m.up, query)
-		if start < 0 {
-			start = strings.Index(m.up, first)
-		}
-		if start >= 0 {
-			characters := []rune(query)
-			v.Line = lineOf(m.up, start) + strings.Count(string(characters[:min(max(int(pgErr.Position)-1, 0), len(characters))]), "\n")
+		// The error has a position in a statement, but not which one: it is the one with what the message
+		// names at that position.
+		p := m.parts()[0]
+		for _, st := range p.list {
+			text := p.text[st.offset:st.end]
+			blank := code(text)
+			text = text[len(blank)-len(strings.TrimLeft(blank, " \t\r\n;")):]
+			characters := []rune(text)
+			at := int(pgErr.Position) - 1
+			if at < 0 || at >= len(characters) {
+				continue
+			}
+			rest := string(characters[at:])
+			word := plainName.FindString(rest)
+			if quoted := quotedName.FindStringSubmatch(pgErr.Message); quoted != nil {
+				word = quoted[1]
+			}
+			if word != "" && strings.HasPrefix(rest, word) && strings.Contains(pgErr.Message, word) {
+				v.Line = p.line(st) + strings.Count(string(characters[:at]), "\n")
+				break
+			}
 		}
 	}
 	return v
