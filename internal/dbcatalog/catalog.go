@@ -124,9 +124,9 @@ func (f function) text() string {
 // contract is what a caller relies on.
 func (f function) contract() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s(%s)\n    RETURNS %s\n", f.qualified(), short(f.Arguments), short(f.Result))
+	fmt.Fprintf(&b, "%s(%s)\n    RETURNS %s\n", f.qualified(), f.Arguments, f.Result)
 	for _, column := range f.Columns {
-		fmt.Fprintf(&b, "        %s\n", short(column))
+		fmt.Fprintf(&b, "        %s\n", column)
 	}
 	fmt.Fprintf(&b, "    %s PARALLEL %s %s\n    EXECUTE: %s\n", f.Volatility, f.Parallel, f.Attributes, strings.Join(f.Grantees, ", "))
 	return b.String()
@@ -136,7 +136,8 @@ func (f function) contract() string {
 const bodyQuote = "AS $function$"
 
 // short writes types as migrations must: sqlc maps timestamptz to time.Time, and not its long name. What is
-// copied from a generated file into a migration then generates the same Go.
+// copied from a file of db/functions into a migration then generates the same Go. The contract keeps the long
+// name: cmd/dbneeds takes signatures from it, which a server compares with regprocedure::text.
 func short(text string) string {
 	return strings.ReplaceAll(text, "timestamp with time zone", "timestamptz")
 }
