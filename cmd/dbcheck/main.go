@@ -82,6 +82,7 @@ func run(ctx context.Context, cfg dbrules.Config) (err error) {
 	if err := os.Chmod(dir, folderMode); err != nil {
 		return err
 	}
+	go dbrules.Prepare()
 	cluster, err := pgtest.NewCluster(ctx, pgtest.ClusterConfig{Dir: dir, Password: rand.Text()})
 	if err != nil {
 		return err

@@ -276,6 +276,16 @@ func (r *routine) datum(number int) string {
 	return d.text("refname")
 }
 
+// returnsNext reports whether the function builds its result row by row.
+func (r *routine) returnsNext() bool {
+	found := false
+	walk(r.tree["action"], func(kind string, _ node) bool {
+		found = found || kind == "PLpgSQL_stmt_return_next"
+		return !found
+	})
+	return found
+}
+
 func (r *routine) isVariable(name string) bool {
 	return slices.ContainsFunc(r.datums, func(d node) bool { return d.text("refname") == name })
 }

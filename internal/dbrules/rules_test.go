@@ -161,6 +161,15 @@ var bodyFaults = []fault{
 	{"ALL", listLimit, reading(page + "ORDER BY u.id LIMIT ALL;")},
 	{"dynamic", listLimit, reading("\n-- Dynamic for a test.\nRETURN QUERY EXECUTE 'SELECT u.id, u.created_at, u.updated_at, u.is_active, u.profile, u.version " +
 		"FROM accounts.users AS u WHERE u.id > $1 ORDER BY u.id' USING p_id;")},
+	{"UNION", listLimit, reading("RETURN QUERY SELECT u.id, u.created_at, u.updated_at, u.is_active, u.profile, u.version FROM accounts.users AS u " +
+		"UNION ALL SELECT u.id, u.created_at, u.updated_at, u.is_active, u.profile, u.version FROM accounts.users AS u;")},
+	{"WITH", listLimit, reading("RETURN QUERY WITH x AS (SELECT u.id, u.created_at, u.updated_at, u.is_active, u.profile, u.version FROM accounts.users AS u) " +
+		"SELECT x.id, x.created_at, x.updated_at, x.is_active, x.profile, x.version FROM x;")},
+	{"RETURN NEXT", listLimit, reading("DECLARE v_u accounts.user_v1; BEGIN FOR v_u IN SELECT u.id, u.created_at, u.updated_at, u.is_active, u.profile, u.version " +
+		"FROM accounts.users AS u LOOP RETURN NEXT v_u; END LOOP; END")},
+	{"left by EXIT before it", writeRecords, writing("DECLARE v_id uuid; BEGIN FOREACH v_id IN ARRAY p_ids LOOP UPDATE accounts.user_groups AS g SET name = p_text " +
+		"WHERE g.id = v_id; EXIT WHEN p_flag; " + record + " END LOOP; END")},
+	{"with the rows of a SELECT", writeRecords, writing(lock + setUser + "PERFORM accounts.record_change_v1(ARRAY['u:' || u.id], '{}') FROM accounts.users AS u WHERE u.id = p_other_id;")},
 	{"no order", listOrder, reading(page + "LIMIT p_limit;")},
 	{"no order in a variable", listOrder, reading("DECLARE v_id uuid; BEGIN SELECT u.id INTO v_id FROM accounts.users AS u LIMIT 1; PERFORM v_id; END")},
 	{"not unique", listOrder, reading(page + "ORDER BY u.created_at LIMIT p_limit;")},

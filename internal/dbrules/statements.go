@@ -36,7 +36,7 @@ const (
 type table struct {
 	unique  [][]string // the columns of each unique index without a condition
 	partial [][]string // and of those with one
-	first   []string   // columns with which an index begins
+	indexed []string   // columns of indexes
 	indexes string     // the definitions of the indexes on expressions
 }
 
@@ -66,8 +66,8 @@ func readTables(ctx context.Context, conn *pgx.Conn) (map[name]table, error) {
 		case unique:
 			t.unique = append(t.unique, list)
 		}
-		if !expressions && len(list) > 0 {
-			t.first = append(t.first, list[0])
+		if !expressions {
+			t.indexed = append(t.indexed, list...)
 		}
 		tables[n] = t
 		return nil
@@ -270,7 +270,8 @@ func (c *statementCheck) selects(n node, top bool) {
 			c.report(listOrder, "ORDER BY does not end in a unique key, so pages may repeat and miss rows")
 		}
 	}
-	if top && c.isList() && c.f.in == "PLpgSQL_stmt_return_query" && !limited && !c.bounded(n, from) {
+	returned := c.f.in == "PLpgSQL_stmt_return_query" || (c.f.in == "PLpgSQL_stmt_fors" || c.f.in == "PLpgSQL_stmt_dynfors") && c.r.returnsNext()
+	if top && c.isList() && returned && !limited && !c.bounded(n, from) {
 		c.report(listLimit, "a list without LIMIT")
 	}
 	for _, locking := range n.items("lockingClause", "LockingClause") {
@@ -314,6 +315,11 @@ func (c *statementCheck) isList() bool {
 
 // bounded reports whether the number of rows of a SELECT has a bound without LIMIT.
 func (c *statementCheck) bounded(n node, from []source) bool {
+	if _, left := n.wrapped("larg"); left != nil { // UNION
+		_, right := n.wrapped("rarg")
+		side := func(s node) bool { return s["limitCount"] != nil || c.bounded(s, sources(s["fromClause"])) }
+		return side(left) && side(right)
+	}
 	if n["fromClause"] == nil {
 		return true
 	}
@@ -347,18 +353,19 @@ func (c *statementCheck) bounded(n node, from []source) bool {
 	}
 	return !slices.ContainsFunc(from, func(s source) bool {
 		return !s.table.table(dictionaries) && !c.oneRow(n["whereClause"], s) && s.table.schema != ""
-	}) || slices.ContainsFunc(from, func(s source) bool { return s.table.schema == "" && c.limitedWith(n, s) })
+	}) && !slices.ContainsFunc(from, func(s source) bool { return s.table.schema == "" && !c.boundedWith(n, s) }) ||
+		slices.ContainsFunc(from, func(s source) bool { return s.table.schema == "" && c.boundedWith(n, s) })
 }
 
-// limitedWith reports whether a part of WITH has a LIMIT.
-func (c *statementCheck) limitedWith(n node, s source) bool {
+// boundedWith reports whether a part of WITH has a bound.
+func (c *statementCheck) boundedWith(n node, s source) bool {
 	_, with := n.wrapped("withClause")
 	for _, cte := range with.items("ctes", "CommonTableExpr") {
-		if _, q := cte.wrapped("ctequery"); cte.text("ctename") == s.table.object && q["limitCount"] != nil {
-			return true
+		if kind, q := cte.wrapped("ctequery"); cte.text("ctename") == s.table.object {
+			return kind != "SelectStmt" || q["limitCount"] != nil || c.bounded(q, sources(q["fromClause"]))
 		}
 	}
-	return false
+	return true // a catalog of PostgreSQL
 }
 
 func leftmost(value any) any {
@@ -561,7 +568,7 @@ func (c *statementCheck) indexed(condition any, from []source, hasColumn func(an
 					continue
 				}
 				t := c.tables[s.table]
-				if slices.Contains(t.first, column) && !strings.Contains(t.indexes, column) {
+				if slices.Contains(t.indexed, column) && !strings.Contains(t.indexes, column) {
 					c.report(indexedColumn, "the condition computes with %s.%s, whose index is of no use then", s.table, column)
 				}
 			}
