@@ -140,7 +140,7 @@ var catalogRules = []catalogRule{
 		`SELECT c.oid::regclass::text, 'has the trigger ' || t.tgname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
 		  WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}') AND NOT t.tgisinternal
 		  UNION ALL SELECT c.oid::regclass::text, 'has the rule ' || r.rulename FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class
-		  WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}')`},
+		  WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}') AND r.rulename <> '_RETURN'`},
 	{Rule{"no-procedures", "the service calls functions; a procedure may end the transaction of its caller, and an aggregate has no body to check",
 		"write CREATE FUNCTION ... RETURNS ... LANGUAGE plpgsql"},
 		`SELECT 'accounts.' || p.proname, 'is ' || CASE p.prokind WHEN 'p' THEN 'a procedure' WHEN 'a' THEN 'an aggregate' ELSE 'a window function' END

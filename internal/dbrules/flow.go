@@ -180,7 +180,7 @@ func callGraph(routines []*routine) []Violation {
 		}
 	}
 	for _, r := range routines {
-		if !r.granted() || a.summaries[r.name] == nil {
+		if !r.operation() || a.summaries[r.name] == nil {
 			continue
 		}
 		s := a.summaries[r.name]
@@ -656,7 +656,7 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 		}
 		sum := f.summary(callee)
 		for _, at := range sum.unlocked {
-			if !s.locked && !callee.granted() {
+			if !s.locked && !callee.operation() {
 				f.unlocked(site{line: fragment.line, what: "it calls " + c.String() + ", which " + strings.TrimPrefix(at.what, "it ")})
 			}
 		}
@@ -664,7 +664,7 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 		s.lockedMany = s.lockedMany || c.certain && sum.many
 		for _, o := range obligations {
 			for _, at := range sum.leaves[o.rule] {
-				if !callee.granted() && !(o.before && s.done[o.rule]) {
+				if !callee.operation() && !(o.before && s.done[o.rule]) {
 					what := at.what
 					if !strings.HasPrefix(what, "calls ") {
 						what = "calls " + c.String() + ", which " + strings.TrimPrefix(what, "it ")
@@ -672,7 +672,7 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 					f.add(s, o.rule, site{fragment.line, what, map[string]bool{}})
 				}
 			}
-			if sum.always[o.rule] && c.certain && !callee.granted() {
+			if sum.always[o.rule] && c.certain && !callee.operation() {
 				fulfilled = append(fulfilled, o.rule)
 			}
 		}

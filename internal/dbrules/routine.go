@@ -46,8 +46,8 @@ type routine struct {
 
 func (r *routine) granted() bool { return r.reads || r.writes }
 
-// isWrite reports whether the service calls it on the primary only.
-func (r *routine) isWrite() bool { return r.writes && !r.reads }
+// operation reports whether it is a whole operation: granted, and not a helper that was granted by mistake.
+func (r *routine) operation() bool { return r.granted() && !isInternal(r) }
 
 // fragment is a SQL statement or expression in a body.
 type fragment struct {

@@ -211,8 +211,7 @@ func (c *statementCheck) sessionCall(n node) {
 	args := n.list("args")
 	switch {
 	case called.builtin("set_config"):
-		setting, _ := "", false
-		local := ""
+		setting, local := "", ""
 		if len(args) == 3 {
 			setting, _ = constant(args[0])
 			local, _ = constant(args[2])
@@ -728,13 +727,11 @@ const anyDetail = `{"entity": "User", "id": "x", "version": 1, "errors": [{"fiel
 
 // errors checks RAISE and the other ways to raise an error, and WHEN OTHERS.
 func (c *statementCheck) errors() {
-	handlers := 0
 	walk(c.r.tree["action"], func(kind string, n node) bool {
 		line := n.number("lineno")
 		c.f = fragment{line: line}
 		switch kind {
 		case "PLpgSQL_exception":
-			handlers++
 			for _, condition := range n.items("conditions", "PLpgSQL_condition") {
 				if strings.EqualFold(condition.text("condname"), "others") {
 					c.report(whenOthers, "WHEN OTHERS")
@@ -753,7 +750,6 @@ func (c *statementCheck) errors() {
 		}
 		return true
 	})
-	_ = handlers
 }
 
 func (c *statementCheck) raise(n node) {

@@ -3,6 +3,7 @@ package dbrules
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -58,6 +59,4 @@ func unqueried(tree Tree, routines []*routine) (found []Violation) {
 	return found
 }
 
-func isInternal(r *routine) bool {
-	return len(r.comment) >= len("Internal:") && r.comment[:len("Internal:")] == "Internal:"
-}
+func isInternal(r *routine) bool { return strings.HasPrefix(r.comment, "Internal:") }
