@@ -122,7 +122,7 @@ func sortedKeys(m map[string]any) []string {
 	return keys
 }
 
-// Prepare compiles the parser, which takes a second, so that the caller can do something else meanwhile.
+// Prepare compiles the parser, which takes a second, so call it while something else runs.
 func Prepare() { _, _ = parseSQL("SELECT") }
 
 type parsed struct {

@@ -18,7 +18,7 @@ const (
 
 var bodyRules = []Rule{
 	{plpgsqlCheck, "PostgreSQL looks into a body only when it is called: a wrong column is found by a user",
-		"correct what plpgsql_check says"},
+		"correct what plpgsql_check reports"},
 	{readWrites, "PostgreSQL does not stop a STABLE function from calling one that writes: it works on the primary and fails on a replica, " +
 		"and the cache is never told",
 		"let it call STABLE functions only; if it must write, declare it VOLATILE and grant it to accounts_write alone"},

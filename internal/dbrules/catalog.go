@@ -74,7 +74,7 @@ var catalogRules = []catalogRule{
 	{Rule{"function-public", "every login of the cluster could call it, with the owner's rights",
 		"REVOKE ALL ON FUNCTION ... FROM PUBLIC, and grant it to accounts_read and accounts_write"},
 		about("may be executed by PUBLIC", `EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g WHERE g.grantee = 0)`)},
-	{Rule{"function-grantee", "the service has two groups; a third one is a door that nobody watches",
+	{Rule{"function-grantee", "the service logs in with two groups; no test covers the rights of a third one",
 		"grant to accounts_read and accounts_write only"},
 		`SELECT p.oid::regprocedure::text, 'is granted to ' || g.grantee::regrole FROM pg_proc AS p CROSS JOIN aclexplode(p.proacl) AS g
 		  WHERE p.pronamespace::regnamespace::text = ANY ('{accounts,contract}') AND g.grantee NOT IN (0, p.proowner)
@@ -106,7 +106,7 @@ var catalogRules = []catalogRule{
 		`SELECT c.oid::regclass::text, 'does not refuse every row' FROM pg_class AS c` + isOurs + `c.relname ~ '` + contractName + `'
 		    AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conrelid = c.oid AND k.conname = c.relname || '_is_a_contract'
 		        AND k.contype = 'c' AND k.connoinherit AND pg_get_constraintdef(k.oid) = 'CHECK (false) NO INHERIT')`},
-	{Rule{"contract-used", "nobody dares to drop a shape of which nobody knows whether it is needed",
+	{Rule{"contract-used", "an unused shape looks like one that is needed, and stays",
 		"drop it in the migration that drops its last function"},
 		`SELECT c.oid::regclass::text, 'is returned by no function' FROM pg_class AS c` + isOurs + `c.relname ~ '` + contractName + `'
 		    AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.prorettype = c.reltype)`},
@@ -116,7 +116,7 @@ var catalogRules = []catalogRule{
 		   FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped` + isOurs + `
 		    c.relname ~ '` + contractName + `' AND NOT a.attnotnull AND a.atttypid <> ALL (
 		    '{uuid,text,boolean,smallint,integer,bigint,real,double precision,timestamptz,jsonb}'::regtype[])`},
-	{Rule{"foreign-key-index", "a delete or a change of the row that is referred to reads the whole table, and locks meanwhile",
+	{Rule{"foreign-key-index", "a delete or a change of the row that is referred to reads the whole table while it holds locks",
 		"CREATE INDEX (CONCURRENTLY on a live table) that begins with its columns"},
 		`SELECT k.conname::text, 'has no index that begins with its columns' FROM pg_constraint AS k
 		  WHERE k.connamespace::regnamespace::text = ANY ('{accounts,contract}') AND k.contype = 'f' AND NOT EXISTS (
@@ -132,7 +132,7 @@ var catalogRules = []catalogRule{
 		                       AND p.prosrc !~ ('\m' || a.attname || '\M')))
 		     OR EXISTS (SELECT FROM pg_constraint AS o WHERE o.contype = 'f' AND o.conrelid = k.conrelid AND o.oid < k.oid
 		                   AND o.conkey = k.conkey AND o.confrelid = k.confrelid))`},
-	{Rule{"index-valid", "a CREATE INDEX CONCURRENTLY that failed leaves an index that costs writes and serves nobody",
+	{Rule{"index-valid", "a CREATE INDEX CONCURRENTLY that failed leaves an index that costs writes and that no query uses",
 		"DROP INDEX CONCURRENTLY IF EXISTS first, then create it again"},
 		`SELECT c.relname::text, 'is not valid' FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
 		  WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}') AND NOT i.indisvalid`},
@@ -216,7 +216,7 @@ const (
 // Catalog checks what the migrations have made of the database: conn is a superuser's.
 func Catalog(ctx context.Context, conn *pgx.Conn, tree Tree) ([]Violation, error) {
 	up := tree.up()
-	// These two queries list everything; the text of the migrations says which names were given.
+	// These two queries list everything; the text of the migrations has the names that were given.
 	given := map[string]string{constraintNamed: `CONSTRAINT\s+`, indexNamed: `INDEX (CONCURRENTLY )?(IF NOT EXISTS )?`}
 	var found []Violation
 	for _, rule := range catalogRules {

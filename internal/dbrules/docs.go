@@ -37,7 +37,7 @@ a rule shows the comment.
 	return b.String()
 }
 
-// sentence begins with a capital and has no period of its own at the end. SQL stays as it is.
+// sentence begins with a capital and ends without a period. SQL stays as it is.
 func sentence(text string) string {
 	text = strings.TrimRight(text, ".")
 	if first, _, _ := strings.Cut(text, " "); strings.ToLower(first) == first && strings.Trim(first, "abcdefghijklmnopqrstuvwxyz") == "" {

@@ -45,7 +45,7 @@ var examples = map[string]example{
 	plpgsqlCheck: {"SELECT u.no_such_column FROM accounts.users AS u", "SELECT u.id FROM accounts.users AS u"},
 	readWrites:   {"... STABLE ...\nPERFORM accounts.raise_user_version_v1(p_user_id);", "... VOLATILE ... -- granted to accounts_write alone"},
 	dynamicSQL: {"EXECUTE 'SELECT ... WHERE name = ''' || p_name || '''';",
-		"-- Dynamic because each filter has an index of its own.\nEXECUTE 'SELECT ... WHERE name = $1' USING p_name;"},
+		"-- Dynamic because each filter has another index.\nEXECUTE 'SELECT ... WHERE name = $1' USING p_name;"},
 
 	writeRecords: {"UPDATE accounts.users AS u SET ... WHERE u.id = p_user_id;\nIF p_notify THEN\n    PERFORM accounts.record_change_v1(...);\nEND IF;",
 		"UPDATE accounts.users AS u SET ... WHERE u.id = p_user_id;\nIF FOUND THEN\n    v_outbox_id := accounts.record_change_v1(v_touched, '{}');\nEND IF;"},

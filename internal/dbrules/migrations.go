@@ -39,10 +39,10 @@ var fileRules = []Rule{
 		"give the new file the next number after the newest one of main"},
 	{migrationFrozen, "databases have applied this file; they would never see the change, and differ from new ones",
 		"git restore it, and make the change in a new migration"},
-	{migrationTimeout, "a DDL statement that waits for a lock makes everybody behind it wait too, without end",
+	{migrationTimeout, "a DDL statement that waits for a lock makes every later statement on the table wait too, without limit",
 		"let SET LOCAL lock_timeout = '5s'; be the first statement of Up and of Down (SET in a NO TRANSACTION migration)"},
 	{migrationLock, "the service uses this table while the migration runs, and would stand still as long",
-		"do it without a long lock: CREATE INDEX CONCURRENTLY in a NO TRANSACTION migration of its own, NOT VALID and then " +
+		"do it without a long lock: CREATE INDEX CONCURRENTLY in a separate NO TRANSACTION migration, NOT VALID and then " +
 			"VALIDATE CONSTRAINT, a new column beside the old one, rows changed in batches (https://squawkhq.com/docs/rules); " +
 			"where the table is known to be small, put above the statement -- squawk-ignore <squawk's rule>, or for the others " + longLockMark + "<reason>"},
 	{migrationRewrite, "the table is copied row by row under a lock that keeps even readers out",
@@ -53,7 +53,7 @@ var fileRules = []Rule{
 	{contractFrozen, "the release that runs now calls this function with these arguments and reads these columns, while the migration is rolled out",
 		"leave this version as it was and make the next one beside it: make function NAME=..._v2"},
 	{contractRemoved, "the release that runs now still has a query that calls this function",
-		"first release a service without the query; when nobody calls the function (pg_stat_user_functions), drop it in the release after"},
+		"first release a service without the query; when nothing calls the function (pg_stat_user_functions), drop it in the release after"},
 	{fillIn, "make function left a place for you to fill in", "write what the mark asks for, and remove the mark"},
 }
 
@@ -191,7 +191,7 @@ func Contract(ctx context.Context, tree Tree, base Base, now string) ([]Violatio
 				"accounts.%s is released and has changed: %s", name, changed(entry, is))})
 		case !there && called[name] != "":
 			found = append(found, Violation{contractRemoved, file, line, fmt.Sprintf(
-				"accounts.%s is gone or granted to nobody, and %s of %s calls it", name, called[name], base.How)})
+				"accounts.%s is gone or granted to no role, and %s of %s calls it", name, called[name], base.How)})
 		}
 	}
 	return found, nil

@@ -96,7 +96,7 @@ SELECT concat_ws(' ', 'setting of', 'role', r.rolname, 'in database', d.datname)
  UNION ALL
 SELECT concat_ws(' ', 'membership of', m.member::regrole, 'in', m.roleid::regrole), m.admin_option::text FROM pg_auth_members AS m
  UNION ALL
--- That functions are executable by nobody until they are granted is a default that the first migration sets.
+-- That no role may execute a function until it is granted is a default that the first migration sets.
 SELECT concat_ws(' ', 'default privileges of', a.defaclrole::regrole, 'on', a.defaclobjtype, a.defaclnamespace::regnamespace, 'for',
                  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END), g.privilege_type
   FROM pg_default_acl AS a CROSS JOIN aclexplode(a.defaclacl) AS g

@@ -31,10 +31,10 @@ const (
 )
 
 var queryRules = []Rule{
-	{queryOneCall, "the service's logins may call functions and nothing else: this would fail with permission denied, or be half an API of its own",
+	{queryOneCall, "the service's logins may call functions and nothing else: this would fail with permission denied, or depend on tables that may change",
 		"SELECT * FROM accounts.f_v1(p_x => @x); or, for a scalar, SELECT accounts.f_v1(p_x => @x); put the rest into the function"},
 	{queryNamedArguments, "arguments in the wrong order of the same type compile and run", "pass every argument as p_name => @name"},
-	{queryInvalid, "sqlc cannot generate anything from it", "correct what sqlc says"},
+	{queryInvalid, "sqlc cannot generate anything from it", "correct what sqlc reports"},
 	{queryFolder, "read queries run on a replica as accounts_read, which may not call this function; " +
 		"a read among the writes would always load the primary",
 		"move the query to db/queries/read or db/queries/write, or correct the grants of the function"},

@@ -49,7 +49,7 @@ var statementRuleList = []Rule{
 		"MESSAGE = 'a constant text'; values go into DETAIL as JSON"},
 	{raiseLog, "it fills PostgreSQL's log, or the connection, at every call, and no one reads it", "remove it; while testing, run the function in psql"},
 	{parallelSafe, "PostgreSQL may run it in a parallel worker, where a write fails", "declare it PARALLEL UNSAFE, which is the default"},
-	{immutableReads, "PostgreSQL computes an IMMUTABLE function once, when it plans or in an index, and uses the old result for ever after",
+	{immutableReads, "PostgreSQL computes an IMMUTABLE function once, when it plans or in an index, and keeps using the old result",
 		"declare it STABLE"},
 }
 
@@ -92,8 +92,8 @@ var schemaRuleList = []Rule{
 // squawkRules are our rules for what squawk finds.
 var squawkRules = []Rule{
 	{"index-concurrently", "building or dropping an index keeps writers out until it is done",
-		"CREATE INDEX CONCURRENTLY (DROP, REINDEX, DETACH likewise) in a migration of its own with -- +goose NO TRANSACTION"},
-	{"index-transaction", "CONCURRENTLY is refused inside a transaction", "move it to a migration of its own with -- +goose NO TRANSACTION"},
+		"CREATE INDEX CONCURRENTLY (DROP, REINDEX, DETACH likewise) in a separate migration with -- +goose NO TRANSACTION"},
+	{"index-transaction", "CONCURRENTLY is refused inside a transaction", "move it to a separate migration with -- +goose NO TRANSACTION"},
 	{"constraint-not-valid", "the table is locked while every row is checked", "ADD CONSTRAINT ... NOT VALID, and in the next migration VALIDATE CONSTRAINT"},
 	{"constraint-using-index", "the table is locked while the index of the constraint is built",
 		"CREATE UNIQUE INDEX CONCURRENTLY in a NO TRANSACTION migration, then ADD CONSTRAINT ... UNIQUE USING INDEX"},
