@@ -59,6 +59,7 @@ generate: $(tools)/sqlc ## write what is generated: internal/dbgen, db/functions
 	$(tools)/sqlc generate
 	go run ./cmd/dbcatalog db
 	go run ./cmd/dbneeds db
+	go run ./cmd/dbcheck -docs docs/sql-rules.md
 	go generate ./test/openapi
 
 .PHONY: check-generated
@@ -66,6 +67,7 @@ check-generated: $(tools)/sqlc ## fail if generate would change anything
 	$(tools)/sqlc diff
 	go run ./cmd/dbcatalog -check db
 	go run ./cmd/dbneeds -check db
+	go run ./cmd/dbcheck -docs docs/sql-rules.md -fresh
 	@fresh=$$(mktemp) && trap "rm -f $$fresh" EXIT && \
 		go tool -modfile=tools/go.mod oapi-codegen -config test/openapi/client.yaml -o $$fresh test/openapi/openapi.json && \
 		{ cmp -s $$fresh test/openapi/client/client.gen.go || { echo "the client is stale: make generate"; exit 1; }; }

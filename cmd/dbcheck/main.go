@@ -2,7 +2,7 @@
 //
 //	dbcheck -sqlc .tools/sqlc -squawk .tools/squawk
 //
-// It migrates a PostgreSQL of its own, started for the purpose, as tests do (internal/pgtest).
+// With -docs it writes the rules as a page instead. It migrates a PostgreSQL of its own, started for the purpose, as tests do (internal/pgtest).
 package main
 
 import (
@@ -31,10 +31,19 @@ func main() {
 	flag.StringVar(&cfg.Root, "root", ".", "the project")
 	flag.StringVar(&cfg.SQLC, "sqlc", ".tools/sqlc", "the program sqlc")
 	flag.StringVar(&cfg.Squawk, "squawk", ".tools/squawk", "the program squawk; may be missing outside of CI")
+	docs := flag.String("docs", "", "write the rules to this file (docs/sql-rules.md), and check nothing")
+	fresh := flag.Bool("fresh", false, "with -docs: compare the file instead of writing it")
 	flag.Parse()
 	if flag.NArg() != 0 {
 		flag.Usage()
 		os.Exit(2)
+	}
+	if *docs != "" {
+		if err := writeDocs(*docs, *fresh); err != nil {
+			fmt.Fprintln(os.Stderr, "dbcheck:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if _, err := os.Stat(cfg.Squawk); err != nil {
 		if os.Getenv("CI") != "" && runtime.GOARCH == "amd64" {
@@ -52,6 +61,18 @@ func main() {
 	}
 }
 
+// writeDocs writes the page of the rules, or compares it.
+func writeDocs(file string, compare bool) error {
+	if !compare {
+		return os.WriteFile(file, []byte(dbrules.Docs()), 0o644)
+	}
+	text, err := os.ReadFile(file)
+	if err == nil && string(text) != dbrules.Docs() {
+		err = fmt.Errorf("%s is stale: run make generate", file)
+	}
+	return err
+}
+
 func run(ctx context.Context, cfg dbrules.Config) (err error) {
 	dir, err := os.MkdirTemp("", "dbcheck-")
 	if err != nil {
@@ -61,6 +82,7 @@ func run(ctx context.Context, cfg dbrules.Config) (err error) {
 	if err := os.Chmod(dir, folderMode); err != nil {
 		return err
 	}
+	go dbrules.Prepare()
 	cluster, err := pgtest.NewCluster(ctx, pgtest.ClusterConfig{Dir: dir, Password: rand.Text()})
 	if err != nil {
 		return err

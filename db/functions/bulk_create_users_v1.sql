@@ -91,7 +91,9 @@ BEGIN
                OFFSET 0) AS m ON true;
     END IF;
 
-    IF NOT p_dry_run AND NOT v_refused THEN
+    IF NOT p_dry_run AND NOT v_refused
+        AND EXISTS (SELECT FROM unnest(v_results) AS r WHERE r.status IN ('created', 'merged'))
+    THEN
         SELECT array_agg(ROW(r.row_no, r.status, r.code, r.field,
                              CASE r.status WHEN 'created' THEN accounts.generate_uuid_v1()
                                            ELSE r.user_id END,
@@ -158,12 +160,10 @@ BEGIN
                updated_at = greatest(clock_timestamp(), m.updated_at + interval '1 microsecond')
          WHERE NOT m.is_active;
 
-        IF EXISTS (SELECT FROM unnest(v_results) AS r WHERE r.touched <> '{}') THEN
-            v_outbox_id := accounts.record_change_v1(
-                (SELECT array_agg(k.key)
-                   FROM unnest(v_results) AS r
-                  CROSS JOIN unnest(r.touched) AS k (key)), '{}');
-        END IF;
+        v_outbox_id := accounts.record_change_v1(
+            (SELECT array_agg(k.key)
+               FROM unnest(v_results) AS r
+              CROSS JOIN unnest(r.touched) AS k (key)), '{}');
     END IF;
 
     RETURN QUERY

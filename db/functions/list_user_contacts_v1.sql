@@ -6,6 +6,7 @@ CREATE OR REPLACE FUNCTION accounts.list_user_contacts_v1(p_user_id uuid, p_incl
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
+    -- allow list-limit: the rows are the contacts of one user
     RETURN QUERY
     SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.updated_at,
            c.deactivated_at

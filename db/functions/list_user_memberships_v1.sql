@@ -6,6 +6,7 @@ CREATE OR REPLACE FUNCTION accounts.list_user_memberships_v1(p_user_id uuid)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
+    -- allow list-limit: the rows are the groups of one user
     RETURN QUERY
     SELECT m.user_id, m.group_id, g.name, m.is_active, m.created_at, m.updated_at
       FROM accounts.user_group_memberships AS m

@@ -3,6 +3,7 @@
 -- +goose Up
 SET LOCAL lock_timeout = '5s';
 
+-- allow migration-do: it only asks whether bootstrap.sql was run, and changes nothing
 -- +goose StatementBegin
 DO $$
 DECLARE

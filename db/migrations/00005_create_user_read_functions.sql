@@ -218,6 +218,7 @@ AS $$
 BEGIN
     -- Dynamic because a filter that is NULL is left out: with "p IS NULL OR ..." a generic plan is
     -- up to 200 times slower. The pieces are constants, the values come by USING.
+    -- allow list-offset: clients that show page numbers use it; list_users_after_v1 is for deep pages
     RETURN QUERY EXECUTE
         'SELECT u.id, u.created_at, u.updated_at, u.is_active, u.profile, u.version'
         '  FROM accounts.users AS u'

@@ -69,6 +69,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- allow list-limit: the rows are the contacts of one user
     RETURN QUERY
     SELECT c.id, c.user_id, t.name, c.value, c.is_active, c.created_at, c.updated_at,
            c.deactivated_at

@@ -51,6 +51,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- allow list-limit: the rows are the groups of one user
     RETURN QUERY
     SELECT m.user_id, m.group_id, g.name, m.is_active, m.created_at, m.updated_at
       FROM accounts.user_group_memberships AS m

@@ -29,6 +29,19 @@ func TestCommittedCatalogIsFresh(t *testing.T) {
 	require.NoError(t, files.Compare("../../db"))
 }
 
+// sqlc knows timestamptz, and not its long name, which pg_get_functiondef prints.
+func TestFunctionFiles_SpellTypesAsMigrationsDo(t *testing.T) {
+	t.Parallel()
+	files, err := Read(t.Context(), connect(t))
+	require.NoError(t, err)
+	for path, text := range files {
+		if path != ContractFile {
+			require.NotContains(t, text, "timestamp with time zone", path)
+		}
+	}
+	require.Contains(t, files[filepath.Join("functions", "list_users_v1.sql")], "p_updated_since timestamptz)")
+}
+
 // Every file creates its function again as it is.
 func TestFunctionFilesCanBeExecuted(t *testing.T) {
 	t.Parallel()
@@ -78,7 +91,7 @@ func TestWriteAndCompare(t *testing.T) {
 	require.Contains(t, string(contract), `
 accounts.fresh_v1(p_a integer DEFAULT 1)
     RETURNS text
-    VOLATILE PARALLEL UNSAFE
+    VOLATILE PARALLEL UNSAFE COST 100 SECURITY INVOKER
     EXECUTE: PUBLIC
 `)
 }

@@ -2,7 +2,7 @@
 // make, and of the queries that call them. cmd/dbcheck (make check) runs all of it; tests run parts.
 //
 // What an existing tool finds is left to it: plpgsql_check reads bodies, squawk locks, sqlc vet queries
-// (the rules in sqlc.yaml), pg_dump compares schemas, git knows what is released, and PostgreSQL's
+// (the rules in sqlc.yaml), PostgreSQL's own grammar (libpg_query) parses statements, pg_dump compares schemas, git knows what is released, and PostgreSQL's
 // catalog the rest.
 package dbrules
 
@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -76,21 +77,44 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 		report.Violations = append(report.Violations, found...)
 	}
 
-	found, migrated, err := RoundTrip(ctx, tree, report.Base, cfg.MigrateURL, cfg.SuperURL)
-	if err != nil {
-		return Report{}, err
-	}
-	report.Violations = append(report.Violations, found...)
-	if !migrated {
-		report.Notes = append(report.Notes, "functions and queries were NOT checked: the migrations do not run")
-		return report.sorted(), nil
-	}
 	conn, err := pgx.Connect(ctx, cfg.SuperURL)
 	if err != nil {
 		return Report{}, fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if found, err = Catalog(ctx, conn, tree); err != nil {
+	before, err := ReadOutside(ctx, conn)
+	if err != nil {
+		return Report{}, err
+	}
+	migrated := false
+	if !report.has(migrationSyntax) { // they do not run, and the reason is known
+		var found []Violation
+		if found, migrated, err = RoundTrip(ctx, tree, report.Base, cfg.MigrateURL, cfg.SuperURL); err != nil {
+			return Report{}, err
+		}
+		report.Violations = append(report.Violations, found...)
+	}
+	if !migrated {
+		report.Notes = append(report.Notes, "the migrations do not run: the catalog, the contract and what is generated were NOT checked")
+		report.Violations = append(report.Violations, Static(tree)...)
+		return report.sorted(), nil
+	}
+	after, err := ReadOutside(ctx, conn)
+	if err != nil {
+		return Report{}, err
+	}
+	report.Violations = append(report.Violations, before.Changed(after, tree)...)
+	found, err := Catalog(ctx, conn, tree)
+	if err != nil {
+		return Report{}, err
+	}
+	report.Violations = append(report.Violations, found...)
+	routines, err := readRoutines(ctx, conn, tree)
+	if err != nil {
+		return Report{}, err
+	}
+	report.Violations = append(report.Violations, unqueried(tree, routines)...)
+	if found, err = Lost(ctx, tree, report.Base); err != nil {
 		return Report{}, err
 	}
 	report.Violations = append(report.Violations, found...)
@@ -100,16 +124,17 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 	report.Violations = append(report.Violations, found...)
 	files, err := dbcatalog.Read(ctx, conn)
 	if err != nil {
-		// Two functions of one name; the catalog rules have said so.
-		report.Notes = append(report.Notes, "the contract was NOT compared: "+err.Error())
+		if !report.has("function-overloaded") && !report.has("no-procedures") {
+			report.Violations = append(report.Violations, Violation{generated, "db", 0, "the contract cannot be compared: " + err.Error()})
+		}
 		return report.sorted(), nil
 	}
 	if found, err = Contract(ctx, tree, report.Base, files[dbcatalog.ContractFile]); err != nil {
 		return Report{}, err
 	}
 	report.Violations = append(report.Violations, found...)
-	// What sqlc does not understand it cannot generate, and has been said.
-	if !slices.ContainsFunc(report.Violations, func(v Violation) bool { return v.Rule == queryInvalid }) {
+	// What sqlc does not understand it cannot generate, and that is reported.
+	if !report.has(queryInvalid) {
 		if found, err = Generated(ctx, tree, files, cfg.SQLC); err != nil {
 			return Report{}, err
 		}
@@ -118,13 +143,77 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 	return report.sorted(), nil
 }
 
+// Static checks the functions as the text of the migrations creates them, without a database.
+func Static(tree Tree) []Violation {
+	routines := staticRoutines(tree)
+	return slices.Concat(statementRules(routines, nil), callGraph(routines), touchedRules(routines), effects(routines), unqueried(tree, routines))
+}
+
+func (r Report) has(rule string) bool {
+	return slices.ContainsFunc(r.Violations, func(v Violation) bool { return v.Rule == rule })
+}
+
+// consequences are rules that a violation of another rule at the same function breaks as well: one cause is
+// reported once.
+var consequences = map[string][]string{
+	"helper-granted":         {functionQuery, "function-result", writeRecords, writeVersion, writeLocks, "write-stable", "read-grants", "read-volatile"},
+	"function-public":        {"function-grantee"},
+	"function-language":      {plpgsqlCheck},
+	"function-result":        {selectStar},
+	"no-procedures":          {"function-version", "function-comment", "function-result", outsideSchema, functionQuery},
+	"read-volatile":          {functionQuery},
+	writeDecidable:           {writeRecords, writeVersion, writeLocks},
+	queryNamedArguments:      {queryArgument},
+	"no-triggers":            {"function-result", "function-comment", "function-version", helperUsed, "function-security-definer", plpgsqlCheck},
+	"function-overloaded":    {functionQuery, "contract-frozen"},
+	contractFrozen:           {generated},
+	"constraint-using-index": {"constraint-not-valid"},
+	contractRemoved:          {generated, queryInvalid},
+}
+
 func (r Report) sorted() Report {
 	slices.SortFunc(r.Violations, func(a, b Violation) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Rule, b.Rule),
 			cmp.Compare(a.Message, b.Message))
 	})
-	r.Violations = slices.Compact(r.Violations)
+	r.Violations = withoutConsequences(r.Violations)
 	return r
+}
+
+// withoutConsequences leaves out what another violation causes, and what is reported twice.
+func withoutConsequences(all []Violation) []Violation {
+	seen := map[string]bool{}
+	lined := map[string]bool{} // by rule and file
+	for _, v := range all {
+		lined[v.Rule+v.File] = lined[v.Rule+v.File] || v.Line > 0
+	}
+	return slices.DeleteFunc(all, func(v Violation) bool {
+		place := fmt.Sprint(v.Rule, v.File, v.Line, subject(v.Message))
+		if v.Line == 0 {
+			place += v.Message
+			if v.Rule == migrationRewrite && lined[v.Rule+v.File] {
+				return true
+			}
+		}
+		if seen[place] {
+			return true
+		}
+		seen[place] = true
+		return slices.ContainsFunc(all, func(cause Violation) bool {
+			return slices.Contains(consequences[cause.Rule], v.Rule) && (v.Rule == generated || subject(cause.Message) == subject(v.Message) ||
+				cause.File == v.File && cause.Line == v.Line && v.Line > 0)
+		})
+	})
+}
+
+var subjectName = regexp.MustCompile(`(?:accounts|contract)\.\w+`)
+
+// subject is the function or table that a message is about.
+func subject(message string) string {
+	if found := subjectName.FindString(message); found != "" {
+		return found
+	}
+	return message
 }
 
 // Write prints the report for a person.
@@ -152,11 +241,7 @@ func (r Report) Write(w io.Writer) {
 
 // All returns every rule.
 func All() []Rule {
-	all := slices.Concat(fileRules, bodyRules, queryRules)
-	for _, r := range catalogRules {
-		all = append(all, r.Rule)
-	}
-	return all
+	return slices.Concat(fileRules, schemaRuleList, squawkRules, bodyRules, flowRules, statementRuleList, objectRules, queryRules, catalogRuleList())
 }
 
 func find(name string) Rule {

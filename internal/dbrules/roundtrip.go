@@ -11,10 +11,12 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 )
@@ -60,7 +62,7 @@ func RoundTrip(ctx context.Context, tree Tree, base Base, migrateURL, superURL s
 			return nil, false, err
 		}
 		if _, err := provider.UpByOne(ctx); err != nil {
-			return append(found, Violation{migrationUp, at(i), 0, err.Error()}), false, nil
+			return append(found, failed(tree, at(i), err)), false, nil
 		}
 		if i < first {
 			continue
@@ -106,6 +108,55 @@ func RoundTrip(ctx context.Context, tree Tree, base Base, migrateURL, superURL s
 			"up, down and up leave a difference: " + difference(dumps[len(files)], now)})
 	}
 	return found, true, err
+}
+
+var (
+	quotedName = regexp.MustCompile(`"([^"]+)"`)
+	plainName  = regexp.MustCompile(`^[\w.$"]{2,}`)
+)
+
+// failed finds the line of a migration at which PostgreSQL stopped.
+func failed(tree Tree, file string, err error) Violation {
+	v := Violation{migrationUp, file, 0, err.Error()}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return v
+	}
+	v.Message = fmt.Sprintf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code)
+	if pgErr.Hint != "" {
+		v.Message += "; " + pgErr.Hint
+	}
+	if pgErr.Where != "" {
+		v.Message += "; " + upTo(pgErr.Where, 200)
+	}
+	for _, m := range tree.migrations {
+		if m.path != file {
+			continue
+		}
+		// The error has a position in a statement, but not which one: it is the one with what the message
+		// names at that position.
+		p := m.parts()[0]
+		for _, st := range p.list {
+			text := p.text[st.offset:st.end]
+			blank := code(text)
+			text = text[len(blank)-len(strings.TrimLeft(blank, " \t\r\n;")):]
+			characters := []rune(text)
+			at := int(pgErr.Position) - 1
+			if at < 0 || at >= len(characters) {
+				continue
+			}
+			rest := string(characters[at:])
+			word := plainName.FindString(rest)
+			if quoted := quotedName.FindStringSubmatch(pgErr.Message); quoted != nil {
+				word = quoted[1]
+			}
+			if word != "" && strings.HasPrefix(rest, word) && strings.Contains(pgErr.Message, word) {
+				v.Line = p.line(st) + strings.Count(string(characters[:at]), "\n")
+				break
+			}
+		}
+	}
+	return v
 }
 
 // heaps returns the file in which each table of the schema lies: a new one means that it was rewritten.

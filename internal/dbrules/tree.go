@@ -41,13 +41,14 @@ type query struct {
 	path     string
 	line     int
 	kind     string // its folder
+	command  string // one, many or exec
 	name     string
 	function string // the first of accounts that it calls
 	text     string
 }
 
 var (
-	queryMark  = regexp.MustCompile(`(?m)^-- name: (\w+) :\w+\n`)
+	queryMark  = regexp.MustCompile(`(?m)^--[ \t]*name:[ \t]*(\w+)[ \t]+:(\w+)[^\n]*\n`)
 	calledName = regexp.MustCompile(`\baccounts\.(\w+)\s*\(`)
 )
 
@@ -102,14 +103,32 @@ func newQueries(kind, name, text string) []query {
 		}
 		q := query{
 			path: path.Join(queriesFolder, kind, name), line: lineOf(text, m[0]), kind: kind,
-			name: text[m[2]:m[3]], text: text[m[1]:end],
+			name: text[m[2]:m[3]], command: text[m[4]:m[5]], text: text[m[1]:end],
 		}
-		if called := calledName.FindStringSubmatch(q.text); called != nil {
-			q.function = called[1]
-		}
+		q.function = calledBy(q.text)
 		queries = append(queries, q)
 	}
 	return queries
+}
+
+// calledBy is the first function of accounts that a query calls.
+func calledBy(text string) (function string) {
+	statements, err := parseSQL(text)
+	if err != nil {
+		if m := calledName.FindStringSubmatch(code(text)); m != nil {
+			return m[1]
+		}
+		return ""
+	}
+	for _, s := range statements {
+		walk(map[string]any{s.kind: map[string]any(s.node)}, func(kind string, n node) bool {
+			if called := nameOf(n.names("funcname")); kind == "FuncCall" && function == "" && called.schema == "accounts" {
+				function = called.object
+			}
+			return function == ""
+		})
+	}
+	return function
 }
 
 // place finds where the migrations last create something, or else name it.

@@ -267,6 +267,13 @@ func codedState(pgErr *pgconn.PgError) error {
 	return pgErr
 }
 
+// IsMapped reports whether an error that a function raises reaches a client with an error code. make
+// check asks it for every RAISE.
+func IsMapped(state, constraint, detail string) bool {
+	_, ok := errors.AsType[*errcode.Error](codedState(&pgconn.PgError{Code: state, ConstraintName: constraint, Detail: detail}))
+	return ok && state != "42883" && state != "3F000" // those tell of a schema that is too old
+}
+
 // detailFields returns the fields that a function named in DETAIL, or nil if it named none.
 func detailFields(pgErr *pgconn.PgError, message string) []errcode.Field {
 	var d struct{ Errors []errcode.Field }

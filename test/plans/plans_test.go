@@ -324,6 +324,17 @@ func TestPlans(t *testing.T) {
 	require.NoError(t, s.Cluster.Standby.Kill()) // one copy of the data will do
 	e := explain(t, s.SuperURL)
 	e.watch(t, false)
+	// When autovacuum vacuums or analyses a table, every session discards what it keeps of the catalog, and
+	// its next call reads it again: 30 buffers and more, in whichever call comes next.
+	for _, sql := range []string{"ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"} {
+		_, err := e.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool {
+		var running bool
+		err := e.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum%')").Scan(&running)
+		return err == nil && !running
+	}, time.Minute, 50*time.Millisecond, "autovacuum is still running")
 	started := time.Now()
 	require.NoError(t, population.Fill(t.Context(), e.Conn, *users))
 	filled := time.Since(started)
@@ -361,10 +372,13 @@ func TestPlans(t *testing.T) {
 		name, _, _ := strings.Cut(strings.TrimPrefix(signature, "accounts."), "(")
 		require.True(t, covered[name], "%s has no plan here", name)
 	}
+	// The list of a group is not here. It joins two tables on the id, and "id > cursor" bounds one of them.
+	// So a far page looks up each user in an index (about 230 buffers, whatever the number of users), while
+	// for page 1 the planner may also merge both indexes from their start (27 buffers). The sample of ANALYZE
+	// decides which. Each of the two has a bound of its own above.
 	for first, distant := range map[string]string{
-		"list_users_after_v1 page 1":                   "list_users_after_v1 far page",
-		"list_users_after_v1 page 1 of all in a group": "list_users_after_v1 far page of all in a group",
-		"list_group_members_v1 page 1":                 "list_group_members_v1 far page",
+		"list_users_after_v1 page 1":   "list_users_after_v1 far page",
+		"list_group_members_v1 page 1": "list_group_members_v1 far page",
 	} {
 		require.NotZero(t, cost[first], first)
 		require.LessOrEqual(t, cost[distant], cost[first]+farBuffers, distant)
