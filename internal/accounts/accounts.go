@@ -8,6 +8,7 @@ package accounts
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,6 +19,9 @@ import (
 	"github.com/payment-services/accounts/internal/identifier"
 	"github.com/payment-services/accounts/internal/postgres"
 )
+
+// minReading is how many uploaded files are read at once on a machine with few processors.
+const minReading = 2
 
 // Config is what New needs.
 type Config struct {
@@ -42,7 +46,8 @@ type Service struct {
 	userLife, dictionaryLife time.Duration
 	schema                   *schemaCheck
 
-	staged chan struct{} // wakes RunImports
+	staged  chan struct{} // wakes RunImports
+	reading chan struct{} // one element for each uploaded file that is being read
 }
 
 // New returns the service.
@@ -50,8 +55,9 @@ func New(cfg Config) *Service {
 	return &Service{
 		primary: cfg.Primary, cache: cfg.Cache, parser: cfg.Parser,
 		userLife: cfg.UserLife, dictionaryLife: cfg.DictionaryLife,
-		schema: newSchemaCheck(cfg),
-		staged: make(chan struct{}, 1),
+		schema:  newSchemaCheck(cfg),
+		staged:  make(chan struct{}, 1),
+		reading: make(chan struct{}, max(minReading, runtime.GOMAXPROCS(0))),
 	}
 }
 

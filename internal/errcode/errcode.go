@@ -32,6 +32,7 @@ const (
 	RateLimited           Code = "RATE_LIMITED"
 	RevocationUnavailable Code = "REVOCATION_UNAVAILABLE"
 	OutcomeUnknown        Code = "OUTCOME_UNKNOWN"
+	Overloaded            Code = "OVERLOADED"
 	Internal              Code = "INTERNAL_ERROR"
 )
 
@@ -41,7 +42,7 @@ func All() []Code {
 		Validation, NotFound, Database, FileUpload, InvalidSecondLogin, ContactTypeConflict,
 		Unauthenticated, Forbidden, IdentifierTaken, NameTaken, PreconditionFailed, PayloadTooLarge,
 		UnsupportedMediaType, MethodNotAllowed, RateLimited, RevocationUnavailable, OutcomeUnknown,
-		Internal,
+		Overloaded, Internal,
 	}
 }
 

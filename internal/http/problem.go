@@ -35,6 +35,7 @@ var statuses = map[errcode.Code]int{
 	errcode.RateLimited:           http.StatusTooManyRequests,
 	errcode.RevocationUnavailable: http.StatusServiceUnavailable,
 	errcode.OutcomeUnknown:        http.StatusServiceUnavailable,
+	errcode.Overloaded:            http.StatusServiceUnavailable,
 	errcode.Internal:              http.StatusInternalServerError,
 }
 

@@ -94,6 +94,13 @@ func Uncallable(err error) bool {
 	return false
 }
 
+// TimedOut reports whether PostgreSQL rolled a statement back because it took too long, or waited too
+// long for a lock.
+func TimedOut(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pgErr.Code == "57014" || pgErr.Code == "55P03") // query_canceled, lock_not_available
+}
+
 // serverGone reports whether err says that the server is away, or is not the one that was wanted,
 // so that another connection or another server may do better.
 func serverGone(err error) bool {
