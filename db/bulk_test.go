@@ -17,8 +17,19 @@ import (
 
 const serialization = "40001"
 
-// bulkRow is one row of a bulk call, numbered from 1. Its phone is canonical; an empty profile is {}.
+// bulkRow is one row of a bulk call, numbered from 1. Its phone is canonical; groups are separated by
+// commas; an empty profile is {}.
 type bulkRow struct{ phone, groups, profile string }
+
+// groupsOfRow returns the groups of a row as pairs of the row's number and a name.
+func groupsOfRow(row int32, groups string) (rowNos []int32, names []string) {
+	for name := range strings.SplitSeq(groups, ",") {
+		if name != "" {
+			rowNos, names = append(rowNos, row), append(names, name)
+		}
+	}
+	return rowNos, names
+}
 
 func bulkCall(onConflict string, rows ...bulkRow) write.BulkCreateUsersV1Params {
 	p := write.BulkCreateUsersV1Params{OnConflict: onConflict}
@@ -29,7 +40,8 @@ func bulkCall(onConflict string, rows ...bulkRow) write.BulkCreateUsersV1Params 
 		p.RowNos = append(p.RowNos, int32(i+1))
 		p.Phones = append(p.Phones, strings.Replace(r.phone, "+7", "8 ", 1))
 		p.PhonesNormalized = append(p.PhonesNormalized, r.phone)
-		p.GroupNames = append(p.GroupNames, r.groups)
+		rowNos, names := groupsOfRow(int32(i+1), r.groups)
+		p.GroupRowNos, p.GroupNames = append(p.GroupRowNos, rowNos...), append(p.GroupNames, names...)
 		p.Profiles = append(p.Profiles, json.RawMessage(r.profile))
 	}
 	return p
@@ -98,7 +110,7 @@ func TestBulkCreateUsers(t *testing.T) {
 	users, owed := a.count("users"), a.count("cache_outbox")
 	large := `{"a": "` + strings.Repeat("x", 16_384) + `"}`
 	results := a.bulk(bulkCall("skip",
-		bulkRow{"+79990000001", " driver,client,,driver", `{"name": "Анна", "gone": null}`},
+		bulkRow{"+79990000001", "driver,client,driver", `{"name": "Анна", "gone": null}`},
 		bulkRow{"+79990000000", "driver", `{"name": "nobody"}`},
 		bulkRow{phone: "+79990000001"},
 		bulkRow{"+79990000002", "client,nothing", `[]`},

@@ -3,8 +3,11 @@ package accounts_test
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/xuri/excelize/v2"
@@ -28,7 +31,7 @@ func workbook(t *testing.T, rows ...[]any) []byte {
 	return file.Bytes()
 }
 
-// The same rows have the same outcome now and as a job.
+// The same rows have the same results whether the import is waited for or not.
 func TestUpload(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -155,4 +158,55 @@ func (c *cancelling) ReadAt(p []byte, offset int64) (int, error) {
 		c.cancel()
 	}
 	return c.Reader.ReadAt(p, offset)
+}
+
+// Nothing is kept of an import whose result the client has got, whether it is done or has failed.
+func TestUpload_KeepsNothingThatWasAnswered(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	o := accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Error}}
+	result, _ := p.upload(csvFile(0, 1200), o)
+	require.Equal(t, accounts.Counts{Created: 1200}, result.Counts)
+	file := csvFile(1199, 1200)
+	_, _, err := p.Upload(t.Context(), bytes.NewReader(file), int64(len(file)), o)
+	requireCode(t, err, errcode.IdentifierTaken, "rows[0].phone taken")
+	require.Equal(t, 1200, p.count("users"))
+	require.Zero(t, p.count("import_jobs"))
+	require.Zero(t, p.count("import_rows"))
+}
+
+// An import that cannot be finished while the client waits goes on in the background.
+func TestUpload_GoesOnAfterTheClientLeft(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	p.createGroup("slow")
+	release := p.blockGroups("slow")
+	file := groupFile(0, 3, "slow")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _, err := p.Upload(ctx, bytes.NewReader(file), int64(len(file)), accounts.UploadOptions{
+		BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip},
+	})
+	require.Error(t, err)
+	release()
+	background(t, func(ctx context.Context) { p.RunImports(ctx, slog.New(slog.DiscardHandler)) })
+	require.Eventually(t, func() bool { return p.count("users") == 3 }, waitLimit, pollTick)
+}
+
+// A row may name as many groups as a row of a JSON call.
+func TestUpload_TooManyGroups(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	names := make([]string, 300)
+	for i := range names {
+		names[i] = fmt.Sprint("g", i)
+		if i < 100 {
+			p.createGroup(names[i])
+		}
+	}
+	file := "phone;user_groups\n" + phone(0) + ";" + strings.Join(names[:100], ",") + "\n" + phone(1) + ";" + strings.Join(names[:101], ",") +
+		"\n" + phone(2) + ";" + strings.Join(names, ",") + "\n"
+	result, _ := p.upload([]byte(file), accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip}})
+	require.Equal(t, []string{"2 created", "3 invalid too_many user_groups", "4 invalid too_many user_groups"}, outcomes(result.Rows))
+	require.Equal(t, 100, p.count("user_group_memberships"))
 }

@@ -228,16 +228,6 @@ func TestSlowUpload(t *testing.T) {
 	require.Equal(t, requestTimeout, (&route{}).timeout())
 }
 
-func TestHarmlessCell(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]string{
-		"": "", "client": "client", "+79991234567": "+79991234567", "+7 (999) 123-45-67": "+7 (999) 123-45-67", "8-999": "8-999",
-		"=1+1": "'=1+1", "@SUM(A1)": "'@SUM(A1)", "-A1": "'-A1", "+A1": "'+A1", "\t=1": "'\t=1", "\r=1": "'\r=1", "-1": "-1",
-	} {
-		require.Equal(t, want, harmlessCell(text))
-	}
-}
-
 func (s *stack) getImport(path string) Import {
 	s.t.Helper()
 	var job Import
