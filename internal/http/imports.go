@@ -43,8 +43,7 @@ func (csvText) Schema(huma.Registry) *huma.Schema {
 
 // separatorParam: a spreadsheet program expects the separator of its language.
 var separatorParam = queryChoice("sep",
-	"Separator of the columns: a comma, a semicolon, or a tab, which may also be written as tab.",
-	",", ",", ";", "tab", "\t")
+	"Separator of the columns: a comma, a semicolon, or a tab.", ",", ",", ";", "tab")
 
 // byteOrderMark tells spreadsheet programs that a CSV file is UTF-8.
 const byteOrderMark = "\uFEFF"
@@ -106,12 +105,9 @@ func (a *API) cancelImport(ctx context.Context, w *response, in *input) error {
 
 func (a *API) getImportResult(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
-	separator := in.choice(separatorParam)
+	separator := in.separator()
 	if err := in.err(); err != nil {
 		return err
-	}
-	if separator == "tab" {
-		separator = "\t"
 	}
 	if _, err := a.accounts.Import(ctx, id); err != nil {
 		return err
@@ -138,6 +134,20 @@ func (a *API) getImportResult(ctx context.Context, w *response, in *input) error
 	}
 	_ = file.Flush() // it fails when the client has closed the connection
 	return nil
+}
+
+// separator returns the separator of a CSV file. A tab may also stand as itself, encoded as %09.
+func (in *input) separator() string {
+	switch text, ok := in.text(separatorParam); {
+	case !ok:
+		return separatorParam.Schema.Default.(string)
+	case text == "," || text == ";":
+		return text
+	case text == "tab" || text == "\t":
+		return "\t"
+	}
+	in.wrong(separatorParam.Name, "unknown", "must be a comma, a semicolon or tab")
+	return ""
 }
 
 // writeRecord writes one line of a CSV file with every text quoted: package encoding/csv would quote

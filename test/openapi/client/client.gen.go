@@ -113,16 +113,19 @@ func (e HealthStatus) Valid() bool {
 
 // Defines values for ImportPhase.
 const (
-	Done    ImportPhase = "done"
-	Failed  ImportPhase = "failed"
-	Pending ImportPhase = "pending"
-	Running ImportPhase = "running"
-	Staging ImportPhase = "staging"
+	Cancelled ImportPhase = "cancelled"
+	Done      ImportPhase = "done"
+	Failed    ImportPhase = "failed"
+	Pending   ImportPhase = "pending"
+	Running   ImportPhase = "running"
+	Staging   ImportPhase = "staging"
 )
 
 // Valid indicates whether the value is a known member of the ImportPhase enum.
 func (e ImportPhase) Valid() bool {
 	switch e {
+	case Cancelled:
+		return true
 	case Done:
 		return true
 	case Failed:
@@ -249,6 +252,27 @@ func (e NewContactTypeOnSecond) Valid() bool {
 	}
 }
 
+// Defines values for GetImportResultParamsSep.
+const (
+	Empty GetImportResultParamsSep = ","
+	N1    GetImportResultParamsSep = ";"
+	Tab   GetImportResultParamsSep = "tab"
+)
+
+// Valid indicates whether the value is a known member of the GetImportResultParamsSep enum.
+func (e GetImportResultParamsSep) Valid() bool {
+	switch e {
+	case Empty:
+		return true
+	case N1:
+		return true
+	case Tab:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CreateUsersParamsOnConflict.
 const (
 	CreateUsersParamsOnConflictError CreateUsersParamsOnConflict = "error"
@@ -301,10 +325,10 @@ type BulkResult struct {
 	// Examples: 1
 	Created int64 `json:"created"`
 
-	// Exists The phone belongs to a user already, and nothing was to be changed.
+	// Exists The phone belongs to a user already, and nothing was changed.
 	Exists int64 `json:"exists"`
 
-	// Invalid The row is faulty.
+	// Invalid The row is invalid; its code names the reason.
 	Invalid int64 `json:"invalid"`
 
 	// Merged Groups or the profile of an existing user were completed.
@@ -322,7 +346,7 @@ type BulkRow struct {
 	// Examples: invalid_phone
 	Code *string `json:"code,omitempty"`
 
-	// Column The column at fault.
+	// Column The invalid column.
 	//
 	// Examples: phone
 	Column *string `json:"column,omitempty"`
@@ -429,10 +453,10 @@ type Counts struct {
 	// Examples: 1
 	Created int64 `json:"created"`
 
-	// Exists The phone belongs to a user already, and nothing was to be changed.
+	// Exists The phone belongs to a user already, and nothing was changed.
 	Exists int64 `json:"exists"`
 
-	// Invalid The row is faulty.
+	// Invalid The row is invalid; its code names the reason.
 	Invalid int64 `json:"invalid"`
 
 	// Merged Groups or the profile of an existing user were completed.
@@ -484,16 +508,19 @@ type Import struct {
 	Counts    Counts    `json:"counts"`
 	CreatedAt time.Time `json:"created_at"`
 
-	// Done Rows that had their turn; the counts add up to it.
+	// Done Rows with a result; the counts add up to it.
 	//
 	// Examples: 42000
 	Done int64 `json:"done"`
 
-	// ErrorCode Why the phase is failed; then nothing was written.
+	// ErrorCode Why the phase is failed. With IDENTIFIER_TAKEN nothing was written; otherwise the rows with a result were.
 	//
 	// Examples: IDENTIFIER_TAKEN
-	ErrorCode  *string    `json:"error_code,omitempty"`
-	FinishedAt *time.Time `json:"finished_at"`
+	ErrorCode *string `json:"error_code,omitempty"`
+
+	// ErrorMessage The same for people.
+	ErrorMessage *string    `json:"error_message,omitempty"`
+	FinishedAt   *time.Time `json:"finished_at"`
 
 	// Id Examples: 0199a1b2-0000-7000-8000-000000000001
 	Id openapi_types.UUID `json:"id"`
@@ -704,7 +731,7 @@ type NewUserRow struct {
 
 // NewUsers defines model for NewUsers.
 type NewUsers struct {
-	// Interface Of older clients; not used.
+	// Interface Older clients send it; it is not used.
 	//
 	// Examples: backoffice
 	Interface *string      `json:"interface,omitempty"`
@@ -862,6 +889,15 @@ type ListUserContactsParams struct {
 	IncludeInactive *bool `form:"include_inactive,omitempty" json:"include_inactive,omitempty"`
 }
 
+// GetImportResultParams defines parameters for GetImportResult.
+type GetImportResultParams struct {
+	// Sep Separator of the columns: a comma, a semicolon, or a tab.
+	Sep *GetImportResultParamsSep `form:"sep,omitempty" json:"sep,omitempty"`
+}
+
+// GetImportResultParamsSep defines parameters for GetImportResult.
+type GetImportResultParamsSep string
+
 // ListUserGroupMembershipsParams defines parameters for ListUserGroupMemberships.
 type ListUserGroupMembershipsParams struct {
 	// UserId Whose memberships; excludes the other parameters.
@@ -914,10 +950,10 @@ type ListUsers200JSONResponseBody struct {
 
 // CreateUsersParams defines parameters for CreateUsers.
 type CreateUsersParams struct {
-	// OnConflict What becomes of a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
+	// OnConflict What happens to a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
 	OnConflict *CreateUsersParamsOnConflict `form:"on_conflict,omitempty" json:"on_conflict,omitempty"`
 
-	// DryRun Say what would happen, and write nothing. False if left out.
+	// DryRun Return what would happen, and write nothing. False if left out.
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 }
 
@@ -926,19 +962,19 @@ type CreateUsersParamsOnConflict string
 
 // UploadUsersMultipartBody defines parameters for UploadUsers.
 type UploadUsersMultipartBody struct {
-	// File CSV, XLSX or XLS with the columns phone and user_groups ("client,driver").
+	// File CSV, XLSX or XLS with the columns phone and user_groups ("client,driver"), or the result file of an import.
 	File openapi_types.File `json:"file"`
 }
 
 // UploadUsersParams defines parameters for UploadUsers.
 type UploadUsersParams struct {
-	// OnConflict What becomes of a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
+	// OnConflict What happens to a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
 	OnConflict *UploadUsersParamsOnConflict `form:"on_conflict,omitempty" json:"on_conflict,omitempty"`
 
-	// DryRun Say what would happen, and write nothing. False if left out.
+	// DryRun Return what would happen, and write nothing. False if left out.
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// Prefer respond-async makes the upload a job, however small it is.
+	// Prefer respond-async: do not wait for the import, however small it is.
 	Prefer *string `json:"Prefer,omitempty"`
 }
 
@@ -1280,19 +1316,26 @@ type ClientInterface interface {
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
 	UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetImport How far an upload is
+	// CancelImport Cancel an import
 	//
-	// Needs the scope accounts:write.
+	// No more rows are written; rows that were written stay, and the import and its result can still be fetched. An import that has finished is left as it is, and the answer is 204 too. Needs the scope accounts:write.
+	//
+	// Corresponds with DELETE /accounts/imports/{id} (the `CancelImport` operationId).
+	CancelImport(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetImport Progress of an import
+	//
+	// A finished import is kept for 30 days. Needs the scope accounts:write.
 	//
 	// Corresponds with GET /accounts/imports/{id} (the `GetImport` operationId).
 	GetImport(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetImportResult The rows of an upload and what became of each, as CSV
+	// GetImportResult The rows of an import and their results, as CSV
 	//
-	// At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program would take for a formula begins with an apostrophe. Kept for 30 days. Needs the scope accounts:write.
+	// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
 	//
 	// Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
-	GetImportResult(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetImportResult(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUserGroupMemberships The active memberships of a user, by group name, or of a group
 	//
@@ -1460,7 +1503,7 @@ type ClientInterface interface {
 
 	// CreateUsersWithBody Create up to 1000 users by phone
 	//
-	// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+	// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1469,7 +1512,7 @@ type ClientInterface interface {
 
 	// CreateUsers Create up to 1000 users by phone
 	//
-	// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+	// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1478,7 +1521,7 @@ type ClientInterface interface {
 
 	// UploadUsersWithBody Create users from a CSV, XLSX or XLS file
 	//
-	// The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, give 202 and an import. Needs the scope accounts:write.
+	// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1833,9 +1876,26 @@ func (c *Client) UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.
 	return c.Client.Do(req)
 }
 
-// GetImport How far an upload is
+// CancelImport Cancel an import
 //
-// Needs the scope accounts:write.
+// No more rows are written; rows that were written stay, and the import and its result can still be fetched. An import that has finished is left as it is, and the answer is 204 too. Needs the scope accounts:write.
+//
+// Corresponds with DELETE /accounts/imports/{id} (the `CancelImport` operationId).
+func (c *Client) CancelImport(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelImportRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetImport Progress of an import
+//
+// A finished import is kept for 30 days. Needs the scope accounts:write.
 //
 // Corresponds with GET /accounts/imports/{id} (the `GetImport` operationId).
 func (c *Client) GetImport(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1850,13 +1910,13 @@ func (c *Client) GetImport(ctx context.Context, id openapi_types.UUID, reqEditor
 	return c.Client.Do(req)
 }
 
-// GetImportResult The rows of an upload and what became of each, as CSV
+// GetImportResult The rows of an import and their results, as CSV
 //
-// At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program would take for a formula begins with an apostrophe. Kept for 30 days. Needs the scope accounts:write.
+// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
 //
 // Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
-func (c *Client) GetImportResult(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetImportResultRequest(c.Server, id)
+func (c *Client) GetImportResult(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetImportResultRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2233,7 +2293,7 @@ func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody,
 
 // CreateUsersWithBody Create up to 1000 users by phone
 //
-// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2252,7 +2312,7 @@ func (c *Client) CreateUsersWithBody(ctx context.Context, params *CreateUsersPar
 
 // CreateUsers Create up to 1000 users by phone
 //
-// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2271,7 +2331,7 @@ func (c *Client) CreateUsers(ctx context.Context, params *CreateUsersParams, bod
 
 // UploadUsersWithBody Create users from a CSV, XLSX or XLS file
 //
-// The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, give 202 and an import. Needs the scope accounts:write.
+// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2865,6 +2925,40 @@ func NewUpdateContactRequestWithBody(server string, id openapi_types.UUID, conte
 	return req, nil
 }
 
+// NewCancelImportRequest constructs an http.Request for the CancelImport method
+func NewCancelImportRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/accounts/imports/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetImportRequest constructs an http.Request for the GetImport method
 func NewGetImportRequest(server string, id openapi_types.UUID) (*http.Request, error) {
 	var err error
@@ -2900,7 +2994,7 @@ func NewGetImportRequest(server string, id openapi_types.UUID) (*http.Request, e
 }
 
 // NewGetImportResultRequest constructs an http.Request for the GetImportResult method
-func NewGetImportResultRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+func NewGetImportResultRequest(server string, id openapi_types.UUID, params *GetImportResultParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -2923,6 +3017,33 @@ func NewGetImportResultRequest(server string, id openapi_types.UUID) (*http.Requ
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Sep != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sep", *params.Sep, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -4235,23 +4356,32 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
 	UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
 
-	// GetImportWithResponse How far an upload is
+	// CancelImportWithResponse Cancel an import
 	//
-	// Needs the scope accounts:write.
+	// No more rows are written; rows that were written stay, and the import and its result can still be fetched. An import that has finished is left as it is, and the answer is 204 too. Needs the scope accounts:write.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /accounts/imports/{id} (the `CancelImport` operationId).
+	CancelImportWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*CancelImportResponse, error)
+
+	// GetImportWithResponse Progress of an import
+	//
+	// A finished import is kept for 30 days. Needs the scope accounts:write.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/imports/{id} (the `GetImport` operationId).
 	GetImportWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetImportResponse, error)
 
-	// GetImportResultWithResponse The rows of an upload and what became of each, as CSV
+	// GetImportResultWithResponse The rows of an import and their results, as CSV
 	//
-	// At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program would take for a formula begins with an apostrophe. Kept for 30 days. Needs the scope accounts:write.
+	// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
-	GetImportResultWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetImportResultResponse, error)
+	GetImportResultWithResponse(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*GetImportResultResponse, error)
 
 	// ListUserGroupMembershipsWithResponse The active memberships of a user, by group name, or of a group
 	//
@@ -4431,7 +4561,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateUsersWithBodyWithResponse Create up to 1000 users by phone
 	//
-	// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+	// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4440,7 +4570,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateUsersWithResponse Create up to 1000 users by phone
 	//
-	// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+	// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4449,7 +4579,7 @@ type ClientWithResponsesInterface interface {
 
 	// UploadUsersWithBodyWithResponse Create users from a CSV, XLSX or XLS file
 	//
-	// The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, give 202 and an import. Needs the scope accounts:write.
+	// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5480,6 +5610,96 @@ func (r UpdateContactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateContactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CancelImportResponse204Headers the declared response headers of an HTTP 204 response for CancelImport
+type CancelImportResponse204Headers struct {
+	XRequestID *string
+}
+
+type CancelImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *Problem
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers204 the parsed response headers for an HTTP 204 response
+	Headers204 *CancelImportResponse204Headers
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON400() *Problem {
+	return r.ApplicationproblemJSON400
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON401() *Problem {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON403() *Problem {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON404() *Problem {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON429() *Problem {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON500() *Problem {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON503() *Problem {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelImportResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8001,9 +8221,24 @@ func (c *ClientWithResponses) UpdateContactWithApplicationMergePatchPlusJSONBody
 	return ParseUpdateContactResponse(rsp)
 }
 
-// GetImportWithResponse How far an upload is
+// CancelImportWithResponse Cancel an import
 //
-// Needs the scope accounts:write.
+// No more rows are written; rows that were written stay, and the import and its result can still be fetched. An import that has finished is left as it is, and the answer is 204 too. Needs the scope accounts:write.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /accounts/imports/{id} (the `CancelImport` operationId).
+func (c *ClientWithResponses) CancelImportWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*CancelImportResponse, error) {
+	rsp, err := c.CancelImport(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelImportResponse(rsp)
+}
+
+// GetImportWithResponse Progress of an import
+//
+// A finished import is kept for 30 days. Needs the scope accounts:write.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8016,15 +8251,15 @@ func (c *ClientWithResponses) GetImportWithResponse(ctx context.Context, id open
 	return ParseGetImportResponse(rsp)
 }
 
-// GetImportResultWithResponse The rows of an upload and what became of each, as CSV
+// GetImportResultWithResponse The rows of an import and their results, as CSV
 //
-// At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program would take for a formula begins with an apostrophe. Kept for 30 days. Needs the scope accounts:write.
+// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
-func (c *ClientWithResponses) GetImportResultWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetImportResultResponse, error) {
-	rsp, err := c.GetImportResult(ctx, id, reqEditors...)
+func (c *ClientWithResponses) GetImportResultWithResponse(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*GetImportResultResponse, error) {
+	rsp, err := c.GetImportResult(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8329,7 +8564,7 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body C
 
 // CreateUsersWithBodyWithResponse Create up to 1000 users by phone
 //
-// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8344,7 +8579,7 @@ func (c *ClientWithResponses) CreateUsersWithBodyWithResponse(ctx context.Contex
 
 // CreateUsersWithResponse Create up to 1000 users by phone
 //
-// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8359,7 +8594,7 @@ func (c *ClientWithResponses) CreateUsersWithResponse(ctx context.Context, param
 
 // UploadUsersWithBodyWithResponse Create users from a CSV, XLSX or XLS file
 //
-// The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, give 202 and an import. Needs the scope accounts:write.
+// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9468,6 +9703,90 @@ func ParseUpdateContactResponse(rsp *http.Response) (*UpdateContactResponse, err
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCancelImportResponse parses an HTTP response from a CancelImportWithResponse call
+func ParseCancelImportResponse(rsp *http.Response) (*CancelImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		var headers CancelImportResponse204Headers
+		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XRequestID = &value
+		}
+		response.Headers204 = &headers
 	}
 
 	return response, nil
