@@ -7,6 +7,7 @@ CREATE OR REPLACE FUNCTION accounts.claim_import_job_v1(p_job_id uuid, p_max_att
 AS $function$
 DECLARE
     c_atomic_attempts CONSTANT integer := 3;
+    c_penalty CONSTANT interval := '5 seconds';
     v_job accounts.import_jobs;
 BEGIN
     LOOP
@@ -22,7 +23,7 @@ BEGIN
               INTO v_job
               FROM accounts.import_jobs AS j
              WHERE j.phase IN ('pending', 'running')
-             ORDER BY j.active_at, j.id
+             ORDER BY j.active_at + j.attempts * c_penalty, j.id
              LIMIT 1
                FOR NO KEY UPDATE SKIP LOCKED;
         END IF;
@@ -56,11 +57,12 @@ $function$;
 
 COMMENT ON FUNCTION accounts.claim_import_job_v1(uuid,integer) IS
     'Counts an attempt at the next chunk of the job p_job_id, or, if it is NULL, of the '
-    'unfinished job that has waited longest, so that jobs take turns. It is committed before the '
-    'chunk begins, so an attempt counts also when the process or the server dies. The chunk is '
-    'half as large as that of a failed attempt. A job that has had p_max_attempts attempts (an '
-    'atomic one: 3) without a success fails, with the error that fail_import_chunk_v1 has left. '
-    'Zero rows when there is nothing to do. Locks the job; a locked job is skipped.';
+    'unfinished job that has waited longest, so that jobs take turns. While others wait, a job '
+    'waits 5 s longer for each failed attempt. The attempt is committed before the chunk begins, '
+    'so an attempt counts also when the process or the server dies. The chunk is half as large as '
+    'that of a failed attempt. A job that has had p_max_attempts attempts (an atomic one: 3) '
+    'without a success fails, with the error that fail_import_chunk_v1 has left. Zero rows when '
+    'there is nothing to do. Locks the job; a locked job is skipped.';
 
 GRANT EXECUTE ON FUNCTION accounts.claim_import_job_v1(uuid,integer)
     TO accounts_write;

@@ -42,7 +42,7 @@ COMMENT ON TABLE accounts.import_jobs IS
     'of its rows are written, or none. Other chunks have chunk_rows rows. attempts is how many '
     'times a chunk was begun since one succeeded, rejected how many rows were given up after an '
     'unexpected error. active_at is the time of the last staged rows or of the last turn.';
-CREATE INDEX import_jobs_unfinished_idx ON accounts.import_jobs (active_at, id)
+CREATE INDEX import_jobs_unfinished_idx ON accounts.import_jobs (id)
     WHERE phase IN ('pending', 'running');
 
 CREATE TABLE accounts.import_rows (
@@ -463,6 +463,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     c_atomic_attempts CONSTANT integer := 3;
+    c_penalty CONSTANT interval := '5 seconds';
     v_job accounts.import_jobs;
 BEGIN
     LOOP
@@ -478,7 +479,7 @@ BEGIN
               INTO v_job
               FROM accounts.import_jobs AS j
              WHERE j.phase IN ('pending', 'running')
-             ORDER BY j.active_at, j.id
+             ORDER BY j.active_at + j.attempts * c_penalty, j.id
              LIMIT 1
                FOR NO KEY UPDATE SKIP LOCKED;
         END IF;
@@ -512,8 +513,8 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.claim_import_job_v1(uuid, integer) IS
     'Counts an attempt at the next chunk of the job p_job_id, or, if it is NULL, of the unfinished '
-    'job that has waited longest, so that jobs take turns. It is committed before the chunk '
-    'begins, so an attempt counts also when the process or the server dies. The chunk is half as '
+    'job that has waited longest, so that jobs take turns. While others wait, a job waits 5 s '
+    'longer for each failed attempt. The attempt is committed before the chunk begins, so an attempt counts also when the process or the server dies. The chunk is half as '
     'large as that of a failed attempt. A job that has had p_max_attempts attempts (an atomic one: '
     '3) without a success fails, with the error that fail_import_chunk_v1 has left. Zero rows when '
     'there is nothing to do. Locks the job; a locked job is skipped.';

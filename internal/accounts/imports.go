@@ -29,6 +29,8 @@ const (
 	awaitPause = 50 * time.Millisecond
 	// awaitTimeout is how long Upload waits for a job; after it, the job goes on in the background.
 	awaitTimeout = 20 * time.Second
+	// awaitReserve is the time that Upload keeps of its context to answer: one statement and the result.
+	awaitReserve = 8 * time.Second
 	// maxImportAttempts is how often in a row a job may fail: ten attempts halve a chunk of 1000 rows to one
 	// row, and that row has four. With a statement timeout of 4 s that is less than a minute.
 	maxImportAttempts = 13
@@ -243,6 +245,9 @@ func chunkFailure(err error) write.FailImportChunkV1Params {
 // waiting: the job goes on in the background.
 func (s *Service) awaitImport(ctx context.Context, job ImportJob) (ImportJob, error) {
 	end := time.Now().Add(awaitTimeout)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-awaitReserve).Before(end) {
+		end = deadline.Add(-awaitReserve)
+	}
 	for !job.Finished() && time.Now().Before(end) {
 		worked, failure := s.RunChunkOf(ctx, job.ID)
 		if failure != nil && !postgres.TimedOut(failure) {
@@ -312,10 +317,16 @@ func (s *Service) stage(ctx context.Context, file *upload, opts UploadOptions) (
 		return ImportJob{}, errors.Join(err, s.deleteImport(context.WithoutCancel(ctx), job.ID))
 	}
 	err = s.write(ctx, func(ctx context.Context, q write.Querier) (_ change, err error) {
-		job, err = q.StartImportJobV1(ctx, job.ID, MaxSyncRows)
+		started, err := q.StartImportJobV1(ctx, job.ID, MaxSyncRows)
+		if err == nil {
+			job = started
+		}
 		return change{}, err
 	})
-	return importJob(read.ImportJobV1(job)), err
+	if err != nil { // a job that has started in spite of the error is not deleted
+		return ImportJob{}, errors.Join(err, s.deleteImport(context.WithoutCancel(ctx), job.ID))
+	}
+	return importJob(read.ImportJobV1(job)), nil
 }
 
 func (s *Service) stageRows(ctx context.Context, jobID uuid.UUID, file *upload) error {

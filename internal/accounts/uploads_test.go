@@ -182,12 +182,23 @@ func TestUpload_GoesOnAfterTheClientLeft(t *testing.T) {
 	p.createGroup("slow")
 	release := p.blockGroups("slow")
 	file := groupFile(0, 3, "slow")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, _, err := p.Upload(ctx, bytes.NewReader(file), int64(len(file)), accounts.UploadOptions{
-		BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip},
-	})
-	require.Error(t, err)
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := p.Upload(ctx, bytes.NewReader(file), int64(len(file)), accounts.UploadOptions{
+			BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip},
+		})
+		failed <- err
+	}()
+	require.Eventually(t, func() bool {
+		var waits bool
+		err := p.super.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0)`).Scan(&waits)
+		return err == nil && waits
+	}, waitLimit, pollTick)
+	cancel()
+	require.ErrorIs(t, <-failed, context.Canceled)
 	release()
 	background(t, func(ctx context.Context) { p.RunImports(ctx, slog.New(slog.DiscardHandler)) })
 	require.Eventually(t, func() bool { return p.count("users") == 3 }, waitLimit, pollTick)
@@ -209,4 +220,21 @@ func TestUpload_TooManyGroups(t *testing.T) {
 	result, _ := p.upload([]byte(file), accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip}})
 	require.Equal(t, []string{"2 created", "3 invalid too_many user_groups", "4 invalid too_many user_groups"}, outcomes(result.Rows))
 	require.Equal(t, 100, p.count("user_group_memberships"))
+}
+
+// An upload whose time is nearly over is not waited for: its import goes on.
+func TestUpload_ReturnsTheImportInTime(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	file := csvFile(0, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+	defer cancel()
+	result, job, err := p.Upload(ctx, bytes.NewReader(file), int64(len(file)), accounts.UploadOptions{
+		BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip},
+	})
+	require.NoError(t, err)
+	require.Nil(t, result)
+	require.Equal(t, "pending", job.Phase)
+	p.runImports()
+	require.Equal(t, 3, p.finished(job.ID).Counts.Created)
 }
