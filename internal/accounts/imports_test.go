@@ -296,7 +296,18 @@ func TestCancelImport_WaitsForASlowChunk(t *testing.T) {
 		_, err := p.CancelImport(t.Context(), job.ID)
 		cancelled <- err
 	}()
-	time.AfterFunc(3500*time.Millisecond, func() { _ = tx.Rollback(context.Background()) }) // lock_timeout is 3 s
+	// The lock is released when a second statement waits for it: the first one has timed out.
+	waiting := map[time.Time]bool{}
+	require.Eventually(t, func() bool {
+		var started time.Time
+		err := p.super.QueryRow(t.Context(), "SELECT query_start FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))",
+			conn.PgConn().PID()).Scan(&started)
+		if err == nil {
+			waiting[started] = true
+		}
+		return len(waiting) == 2
+	}, waitLimit, pollTick)
+	require.NoError(t, tx.Rollback(t.Context()))
 	require.NoError(t, <-cancelled)
 	require.Equal(t, "cancelled", p.finished(job.ID).Phase)
 }
