@@ -17,8 +17,19 @@ import (
 
 const serialization = "40001"
 
-// bulkRow is one row of a bulk call, numbered from 1. Its phone is canonical; an empty profile is {}.
+// bulkRow is one row of a bulk call, numbered from 1. Its phone is canonical; groups are separated by
+// commas; an empty profile is {}.
 type bulkRow struct{ phone, groups, profile string }
+
+// groupsOfRow returns the groups of a row as pairs of the row's number and the key of a group.
+func groupsOfRow(row int32, groups string) (rowNos []int32, keys []string) {
+	for key := range strings.SplitSeq(groups, ",") {
+		if key != "" {
+			rowNos, keys = append(rowNos, row), append(keys, key)
+		}
+	}
+	return rowNos, keys
+}
 
 func bulkCall(onConflict string, rows ...bulkRow) write.BulkCreateUsersV1Params {
 	p := write.BulkCreateUsersV1Params{OnConflict: onConflict}
@@ -29,7 +40,8 @@ func bulkCall(onConflict string, rows ...bulkRow) write.BulkCreateUsersV1Params 
 		p.RowNos = append(p.RowNos, int32(i+1))
 		p.Phones = append(p.Phones, strings.Replace(r.phone, "+7", "8 ", 1))
 		p.PhonesNormalized = append(p.PhonesNormalized, r.phone)
-		p.GroupNames = append(p.GroupNames, r.groups)
+		rowNos, keys := groupsOfRow(int32(i+1), r.groups)
+		p.GroupRowNos, p.GroupKeys = append(p.GroupRowNos, rowNos...), append(p.GroupKeys, keys...)
 		p.Profiles = append(p.Profiles, json.RawMessage(r.profile))
 	}
 	return p

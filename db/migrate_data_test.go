@@ -37,10 +37,10 @@ var rows = []struct{ needs, sql string }{
 	{"accounts.create_contact_type_v1(text,text)", `SELECT FROM accounts.create_contact_type_v1('telegram', 'allow')`},
 	{"accounts.create_user_v1(boolean,jsonb,text[],text[],text[],text[])",
 		`SELECT FROM accounts.create_user_v1(true, '{"b": 2}', '{phone}', '{+79991234567}', '{+79991234567}', '{by sql}')`},
-	{"accounts.stage_import_rows_v1(uuid,integer[],text[],text[],text[],text[],text[],text[])", `
-		SELECT FROM accounts.create_import_job_v1('merge', false) AS j
+	{"accounts.stage_import_rows_v1(uuid,integer[],text[],text[],text[],text[],integer[],text[],text[])", `
+		SELECT FROM accounts.create_import_job_v1('merge', false, NULL, 10, 10) AS j
 		 CROSS JOIN LATERAL accounts.stage_import_rows_v1(
-		           j.id, '{1,2}', '{+79990000001,x}', '{+79990000001,NULL}', '{"by SQL",""}', '{"by sql",""}', '{NULL,invalid_phone}', '{NULL,phone}')`},
+		           j.id, '{1,2}', '{+79990000001,x}', '{+79990000001,NULL}', '{"",invalid_phone}', '{"",phone}', '{1}', '{by SQL}', '{by sql}')`},
 }
 
 // filler remembers which rows are there.

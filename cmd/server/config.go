@@ -41,7 +41,9 @@ type Config struct {
 	AdminAddr string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9102"`
 
 	// MaxUploadBytes bounds the file of an upload; UploadExtensions may end its name.
-	MaxUploadBytes   int64    `env:"MAX_UPLOAD_FILE_SIZE" envDefault:"10485760"`
+	MaxUploadBytes int64 `env:"MAX_UPLOAD_FILE_SIZE" envDefault:"10485760"`
+	// MaxUploads is how many uploads may run at once.
+	MaxUploads       int      `env:"MAX_CONCURRENT_UPLOADS" envDefault:"6"`
 	UploadExtensions []string `env:"ALLOWED_UPLOAD_EXTENSIONS" envDefault:"csv,xlsx,xls"`
 	// Origins are those whose pages may use the API (CORS): https://example.com, or *.
 	Origins []string `env:"CORS_ALLOWED_ORIGINS"`
@@ -65,8 +67,9 @@ type Config struct {
 // check returns what is wrong with values that parse.
 func (c *Config) check() (problems []string) {
 	for name, value := range map[string]int64{
-		"MAX_UPLOAD_FILE_SIZE": c.MaxUploadBytes - 1, "RATE_LIMIT_PER_MINUTE": int64(c.RateLimit),
-		"RATE_LIMIT_NOT_FOUND_PER_MINUTE": int64(c.NotFoundLimit), "HTTP_MAX_CONNECTIONS": int64(c.MaxConnections) - 1,
+		"MAX_UPLOAD_FILE_SIZE": c.MaxUploadBytes - 1, "MAX_CONCURRENT_UPLOADS": int64(c.MaxUploads) - 1,
+		"RATE_LIMIT_PER_MINUTE": int64(c.RateLimit), "RATE_LIMIT_NOT_FOUND_PER_MINUTE": int64(c.NotFoundLimit),
+		"HTTP_MAX_CONNECTIONS": int64(c.MaxConnections) - 1,
 	} {
 		if value < 0 {
 			problems = append(problems, name+": the value is too small")

@@ -22,18 +22,18 @@ const (
 	logInterval = 5 * time.Second
 )
 
-// errNotAllImported makes the exit code say that some rows were refused.
-var errNotAllImported = errors.New("some rows were not imported; the result says which")
+// errNotAllImported makes the exit code 1.
+var errNotAllImported = errors.New("some rows were not imported; the result lists them")
 
-// importFile stages a file as a job, as an upload does, and works on it until it is done. If it is
-// interrupted, the service finishes the job.
+// importFile stages a file as an import, as an upload does, and processes it until it is finished. If
+// importFile is interrupted, the service finishes the import.
 func importFile(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	flags := flag.NewFlagSet("import", flag.ContinueOnError)
-	dryRun := flags.Bool("dry-run", false, "say what would happen, write nothing")
-	onConflict := flags.String("on-conflict", string(accounts.Skip), "what becomes of phones that exist: skip, merge or error")
+	dryRun := flags.Bool("dry-run", false, "print what would happen, write nothing")
+	onConflict := flags.String("on-conflict", string(accounts.Skip), "what happens to phones that exist: skip, merge or error")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), "usage: server import [flags] FILE\n\nFILE has the columns phone and user_groups. "+
-			"Exit code 0: every row is there; 1: some rows were refused, or nothing worked.\n\n")
+			"Exit code 0: every row was imported or exists; 1: some rows were refused, or the import failed.\n\n")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
@@ -81,19 +81,23 @@ func importFile(ctx context.Context, args []string, stdout io.Writer) (err error
 	if err != nil {
 		return fmt.Errorf("import %s goes on in the service: %w", job.ID, err)
 	}
+	if done.ErrorMessage != "" {
+		fmt.Fprintf(stdout, "import %s: %s\n", done.ID, done.ErrorMessage)
+	}
 	c := done.Counts
 	fmt.Fprintf(stdout, "import %s: %s, %d rows: %d created, %d exist, %d merged, %d in conflict, %d invalid\n",
 		done.ID, done.Phase, done.Total, c.Created, c.Exists, c.Merged, c.Conflict, c.Invalid)
 	if err := printRefused(ctx, core.Accounts, done, stdout); err != nil {
 		return err
 	}
-	if c.Conflict+c.Invalid > 0 || done.ErrorCode != "" {
+	if c.Conflict+c.Invalid > 0 || done.Done < done.Total {
 		return errNotAllImported
 	}
 	return nil
 }
 
-// finish works on jobs until this one is done, and shows how far it is.
+// finish processes a job until it is finished, and shows its progress. A chunk that failed is tried again
+// until the job itself has failed.
 func finish(ctx context.Context, core *core, job accounts.ImportJob) (accounts.ImportJob, error) {
 	var bar *progressbar.ProgressBar
 	if term.IsTerminal(int(os.Stderr.Fd())) {
@@ -102,25 +106,26 @@ func finish(ctx context.Context, core *core, job accounts.ImportJob) (accounts.I
 	var lastLook time.Time
 	lastLog := time.Now()
 	for !job.Finished() {
-		worked, err := core.Accounts.RunImportChunk(ctx)
-		if err != nil {
-			return job, err
+		worked, failure := core.Accounts.RunChunkOf(ctx, job.ID)
+		if failure != nil {
+			core.log.WarnContext(ctx, "a chunk of the import failed; it is tried again in a smaller size", "error", failure)
 		}
 		if worked && time.Since(lastLook) < progressInterval {
 			continue
 		}
 		lastLook = time.Now()
+		var err error
 		if job, err = core.Accounts.Import(ctx, job.ID); err != nil {
-			return job, err
+			return job, errors.Join(err, failure)
 		}
 		switch {
 		case bar != nil:
-			_ = bar.Set(job.Done) // a terminal that went away stops nothing
+			_ = bar.Set(job.Done) // an error of the terminal does not stop the import
 		case time.Since(lastLog) >= logInterval:
 			lastLog = time.Now()
 			core.log.InfoContext(ctx, "importing", "done", job.Done, "total", job.Total)
 		}
-		if !worked { // the service is at it
+		if !worked && !job.Finished() { // the service works on the job, or the database is slow
 			select {
 			case <-ctx.Done():
 				return job, ctx.Err()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/net/netutil"
@@ -32,6 +34,30 @@ const (
 	gcPercent = 200
 )
 
+// memoryRatio is the part of the cgroup's memory limit that the Go runtime may use. The rest is for what
+// the runtime does not count: thread stacks of C, the kernel's buffers, files in a TMPDIR that is in memory.
+const memoryRatio = 0.9
+
+// limitMemory sets the runtime's memory limit below that of the cgroup, so that garbage is collected more
+// often before the kernel kills the process. It returns the limit, math.MaxInt64 if there is none.
+// GOMEMLIMIT in the environment wins.
+func limitMemory() int64 {
+	limit, err := memlimit.Set(memlimit.WithRatio(memoryRatio), memlimit.WithProvider(memlimit.FromCgroup))
+	if err != nil { // such as on a system without cgroups: the limit is what it was
+		return debug.SetMemoryLimit(-1)
+	}
+	return limit
+}
+
+// checkTemporaryFolder tries whether uploads can be stored.
+func checkTemporaryFolder() error {
+	file, err := os.CreateTemp("", "accounts-upload-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Remove(file.Name()), file.Close())
+}
+
 // serve runs the service until ctx ends: then it finishes what it is doing and returns nil.
 func serve(ctx context.Context) (err error) {
 	// From the start: a SIGHUP that is not waited for ends the process.
@@ -49,6 +75,7 @@ func serve(ctx context.Context) (err error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	memory := limitMemory()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -60,6 +87,12 @@ func serve(ctx context.Context) (err error) {
 	core.Primary.Register(registry)
 	core.Replica.Register(registry)
 	log := core.log
+	if memory < math.MaxInt64 {
+		log.Info("the Go runtime has a memory limit", "bytes", memory)
+	}
+	if err := checkTemporaryFolder(); err != nil {
+		log.Warn("uploads will be refused: TMPDIR takes no file", "error", err)
+	}
 
 	authRedis, err := auth.NewRedis(cfg.AuthRedisURL)
 	if err != nil {
@@ -83,7 +116,7 @@ func serve(ctx context.Context) (err error) {
 	}
 	api := httpapi.New(httpapi.Config{
 		Accounts: core.Accounts, Auth: verifier, Logger: log, Metrics: registry, DrainDelay: drainDelay,
-		MaxUploadBytes: cfg.MaxUploadBytes, UploadExtensions: cfg.UploadExtensions, Origins: cfg.Origins,
+		MaxUploadBytes: cfg.MaxUploadBytes, MaxUploads: cfg.MaxUploads, UploadExtensions: cfg.UploadExtensions, Origins: cfg.Origins,
 		AllowedHeaders: cfg.AllowedHeaders, ExposedHeaders: cfg.ExposedHeaders,
 		Limits: httpapi.RateLimits{
 			PerMinute: cfg.RateLimit, NotFoundPerMinute: cfg.NotFoundLimit, TrustedProxies: cfg.TrustedProxies,

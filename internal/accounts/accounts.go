@@ -8,6 +8,7 @@ package accounts
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +20,9 @@ import (
 	"github.com/payment-services/accounts/internal/outbox"
 	"github.com/payment-services/accounts/internal/routing"
 )
+
+// minReading is how many uploaded files are read at once on a machine with few processors.
+const minReading = 2
 
 // Config is what New needs.
 type Config struct {
@@ -45,7 +49,8 @@ type Service struct {
 	userTTL, dictionaryTTL time.Duration
 	schema                 *schemaCheck
 
-	staged chan struct{} // wakes RunImports
+	staged  chan struct{} // wakes RunImports
+	reading chan struct{} // one element for each uploaded file that is being read
 }
 
 // New returns the service.
@@ -53,8 +58,9 @@ func New(cfg Config) *Service {
 	return &Service{
 		router: cfg.Router, cache: cfg.Cache, outbox: cfg.Outbox, parser: cfg.Parser,
 		userTTL: cfg.UserTTL, dictionaryTTL: cfg.DictionaryTTL,
-		schema: newSchemaCheck(cfg),
-		staged: make(chan struct{}, 1),
+		schema:  newSchemaCheck(cfg),
+		staged:  make(chan struct{}, 1),
+		reading: make(chan struct{}, max(minReading, runtime.GOMAXPROCS(0))),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -11,13 +12,17 @@ import (
 	"github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/errcode"
 	"github.com/payment-services/accounts/internal/identifier"
+	"github.com/payment-services/accounts/internal/postgres"
 )
 
 // bulkChunk is how many rows one transaction takes: enough to be fast, few enough to hold its locks
 // for a fraction of a second.
 const bulkChunk = 1000
 
-// OnConflict says what becomes of a row whose phone belongs to a user already.
+// maxConflicts bounds how many rows an IdentifierTaken error names.
+const maxConflicts = 50
+
+// OnConflict decides what happens to a row whose phone belongs to a user already.
 type OnConflict string
 
 // The values of OnConflict.
@@ -49,7 +54,7 @@ type BulkRow struct {
 // RowFault says what is wrong with a row, and in which column.
 type RowFault struct{ Code, Column string }
 
-// BulkResult says what became of every row. The counts add up to the number of rows.
+// BulkResult has the result of every row. The counts add up to the number of rows.
 type BulkResult struct {
 	Rows   []RowResult
 	Counts Counts
@@ -58,7 +63,7 @@ type BulkResult struct {
 // Counts are the outcomes of many rows.
 type Counts struct{ Created, Exists, Merged, Conflict, Invalid int }
 
-// RowResult is what became of one row, and why: a code and the column at fault.
+// RowResult is the result of one row: a status and, unless it is a success, a code and the invalid column.
 type RowResult struct {
 	Number int
 	Status string
@@ -73,8 +78,8 @@ type BulkOptions struct {
 	DryRun     bool // the same code runs, and nothing is written
 }
 
-// BulkCreate creates users from rows, chunk by chunk, each in a transaction of its own. A faulty row
-// hides no other. With OnConflict Error all rows are one transaction; if there is a conflict, the
+// BulkCreate creates users from rows, chunk by chunk, each chunk in one transaction. Invalid rows do not
+// affect other rows. With OnConflict Error all rows are one transaction; if there is a conflict, the
 // error is IdentifierTaken, it names the rows, and nothing was written. The same rows again create
 // nothing twice.
 func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptions) (BulkResult, error) {
@@ -86,27 +91,27 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 	seen := make(map[string]bool, len(rows))
 	var chunk bulkChunkRows
 	flush := func() error {
-		if len(chunk.params.RowNos) == 0 {
+		if len(chunk.rows) == 0 {
 			return nil
 		}
-		defer chunk.reset()
+		defer func() { chunk = bulkChunkRows{} }()
 		return s.bulkWrite(ctx, &chunk, opts, result.Rows)
 	}
 	for i, row := range rows {
 		result.Rows[i] = RowResult{Number: row.Number}
-		normalized, groups, fault := s.checkRow(row)
+		normalized, keys, fault := s.checkRow(row)
 		if fault != nil {
 			result.Rows[i].set(RowInvalid, fault.Code, fault.Column, nil)
 			continue
 		}
-		// The function finds those of its own chunk: with Error all, and then it writes nothing.
+		// The function reports duplicates inside a chunk. With Error all rows are one chunk.
 		if seen[normalized] && opts.OnConflict != Error {
 			result.Rows[i].set(RowConflict, "duplicate", "phone", nil)
 			continue
 		}
 		seen[normalized] = true
-		chunk.add(i, row, normalized, groups)
-		if len(chunk.params.RowNos) == size {
+		chunk.add(i, row, normalized, keys)
+		if len(chunk.rows) == size {
 			if err := flush(); err != nil {
 				return BulkResult{}, err
 			}
@@ -124,34 +129,98 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 	return result, nil
 }
 
-// checkRow returns the canonical phone of a row and the keys of its groups, separated by commas, or what
-// is wrong with the row by itself.
-func (s *Service) checkRow(row BulkRow) (phone, groups string, fault *RowFault) {
+// checkRow returns the canonical phone of a row and the key of each of its groups, or what is wrong with
+// the row by itself.
+func (s *Service) checkRow(row BulkRow) (phone string, keys []string, fault *RowFault) {
 	if row.Fault != nil {
-		return "", "", row.Fault
+		return "", nil, row.Fault
 	}
-	keys, ok := bulkGroups(row.Groups)
-	if !ok {
-		return "", "", &RowFault{Code: "unknown_group", Column: "user_groups"}
+	if len(row.Groups) > MaxGroups {
+		return "", nil, &RowFault{Code: "too_many", Column: ColumnGroups}
+	}
+	keys = groupKeys(row.Groups)
+	if slices.Contains(keys, "") {
+		return "", nil, &RowFault{Code: "unknown_group", Column: ColumnGroups}
 	}
 	// With Merge the profile is a patch of an existing user's, so members that are null do not count.
 	if fault := checkProfilePatch(row.Profile); fault != nil {
-		return "", "", &RowFault{Code: fault.Code, Column: fault.Field}
+		return "", nil, &RowFault{Code: fault.Code, Column: fault.Field}
 	}
 	phone, err := s.parser.Canonical(identifier.Phone, row.Phone)
 	if err != nil {
-		return "", "", &RowFault{Code: fieldOf("phone", err).Code, Column: "phone"}
+		return "", nil, &RowFault{Code: fieldOf("phone", err).Code, Column: ColumnPhone}
 	}
-	return phone, strings.Join(keys, ","), nil
+	return phone, keys, nil
 }
 
-// bulkWrite runs one chunk and puts its results where they belong.
+// rowArrays are rows as the functions of the database take them: one array for each column, and the
+// groups of all rows as triples of a row number, a name and its key.
+type rowArrays struct {
+	rowNos                []int32
+	phones, normalized    []string
+	groupRowNos           []int32
+	groupNames, groupKeys []string
+}
+
+// add appends a row. keys are the keys of its groups, or nil if the row is not imported.
+func (a *rowArrays) add(number int, row BulkRow, normalized string, keys []string) {
+	a.rowNos = append(a.rowNos, int32(number))
+	a.phones = append(a.phones, strings.ToValidUTF8(row.Phone, "\uFFFD"))
+	a.normalized = append(a.normalized, normalized)
+	for i, name := range row.Groups {
+		key := ""
+		if keys != nil {
+			key = keys[i]
+		}
+		a.groupRowNos = append(a.groupRowNos, int32(number))
+		a.groupNames = append(a.groupNames, strings.ToValidUTF8(name, "\uFFFD"))
+		a.groupKeys = append(a.groupKeys, key)
+	}
+}
+
+// bulkChunkRows are the rows of one call. Their numbers are indexes into the results.
+type bulkChunkRows struct {
+	rows     []BulkRow
+	indexes  []int
+	phones   []string   // canonical
+	keys     [][]string // of the groups
+	profiles []json.RawMessage
+}
+
+func (c *bulkChunkRows) add(index int, row BulkRow, normalized string, keys []string) {
+	profile := row.Profile
+	if profile == nil {
+		profile = json.RawMessage(`{}`)
+	}
+	c.rows, c.indexes = append(c.rows, row), append(c.indexes, index)
+	c.phones, c.keys, c.profiles = append(c.phones, normalized), append(c.keys, keys), append(c.profiles, profile)
+}
+
+func (c *bulkChunkRows) slice(from, to int) bulkChunkRows {
+	return bulkChunkRows{c.rows[from:to], c.indexes[from:to], c.phones[from:to], c.keys[from:to], c.profiles[from:to]}
+}
+
+func (c *bulkChunkRows) params(opts BulkOptions) write.BulkCreateUsersV1Params {
+	var a rowArrays
+	for i, row := range c.rows {
+		a.add(c.indexes[i], row, c.phones[i], c.keys[i])
+	}
+	return write.BulkCreateUsersV1Params{
+		RowNos: a.rowNos, Phones: a.phones, PhonesNormalized: a.normalized, Profiles: c.profiles,
+		GroupRowNos: a.groupRowNos, GroupKeys: a.groupKeys,
+		OnConflict: string(opts.OnConflict), DryRun: opts.DryRun,
+	}
+}
+
+// bulkWrite writes one chunk and stores its results. A chunk that PostgreSQL refuses or does not finish
+// in time is written in halves, so that one row does not keep the others from being written. With
+// OnConflict Error all rows are one transaction, and it is not divided.
 func (s *Service) bulkWrite(ctx context.Context, chunk *bulkChunkRows, opts BulkOptions, results []RowResult) error {
-	chunk.params.OnConflict, chunk.params.DryRun = string(opts.OnConflict), opts.DryRun
+	params := chunk.params(opts)
 	var rows []write.BulkUserResultV1
 	err := s.write(ctx, func(ctx context.Context, q write.Querier) (change, error) {
 		var err error
-		if rows, err = q.BulkCreateUsersV1(ctx, chunk.params); err != nil {
+		if rows, err = q.BulkCreateUsersV1(ctx, params); err != nil {
 			return change{}, err
 		}
 		var made change
@@ -161,57 +230,27 @@ func (s *Service) bulkWrite(ctx context.Context, chunk *bulkChunkRows, opts Bulk
 		}
 		return made, nil
 	})
-	if errcode.Of(err) == errcode.Validation && opts.OnConflict != Error {
-		return s.bulkWriteHalves(ctx, chunk, opts, results)
-	}
-	if err != nil {
+	refused := errcode.Of(err) == errcode.Validation
+	switch n := len(chunk.rows); {
+	case err == nil:
+		for _, row := range rows {
+			results[row.RowNo].set(row.Status, deref(row.Code), deref(row.Field), row.UserID)
+		}
+		return nil
+	case opts.OnConflict == Error || !refused && !postgres.TimedOut(err):
 		return err
-	}
-	for _, row := range rows {
-		results[row.RowNo].set(row.Status, deref(row.Code), deref(row.Field), row.UserID)
-	}
-	return nil
-}
-
-// bulkWriteHalves finds the row that PostgreSQL cannot even read, such as a profile with the number
-// 1e400000: it is reported, and the others are written.
-func (s *Service) bulkWriteHalves(ctx context.Context, chunk *bulkChunkRows, opts BulkOptions, results []RowResult) error {
-	n := len(chunk.params.RowNos)
-	if n == 1 {
-		results[chunk.params.RowNos[0]].set(RowInvalid, "invalid", "profile", nil)
+	case n > 1:
+		first, second := chunk.slice(0, n/2), chunk.slice(n/2, n)
+		if err := s.bulkWrite(ctx, &first, opts, results); err != nil {
+			return err
+		}
+		return s.bulkWrite(ctx, &second, opts, results)
+	case refused: // such as a profile with the number 1e400000
+		results[chunk.indexes[0]].set(RowInvalid, "invalid", "profile", nil)
 		return nil
 	}
-	first, second := chunk.slice(0, n/2), chunk.slice(n/2, n)
-	if err := s.bulkWrite(ctx, &first, opts, results); err != nil {
-		return err
-	}
-	return s.bulkWrite(ctx, &second, opts, results)
+	return err
 }
-
-// bulkChunkRows are the rows of one call; RowNos are indexes into the results.
-type bulkChunkRows struct{ params write.BulkCreateUsersV1Params }
-
-func (c *bulkChunkRows) add(index int, row BulkRow, normalized, groups string) {
-	profile := row.Profile
-	if profile == nil {
-		profile = json.RawMessage(`{}`)
-	}
-	c.params.RowNos = append(c.params.RowNos, int32(index))
-	c.params.Phones = append(c.params.Phones, row.Phone)
-	c.params.PhonesNormalized = append(c.params.PhonesNormalized, normalized)
-	c.params.GroupNames = append(c.params.GroupNames, groups)
-	c.params.Profiles = append(c.params.Profiles, profile)
-}
-
-func (c *bulkChunkRows) slice(from, to int) bulkChunkRows {
-	return bulkChunkRows{write.BulkCreateUsersV1Params{
-		RowNos: c.params.RowNos[from:to], Phones: c.params.Phones[from:to],
-		PhonesNormalized: c.params.PhonesNormalized[from:to], GroupNames: c.params.GroupNames[from:to],
-		Profiles: c.params.Profiles[from:to],
-	}}
-}
-
-func (c *bulkChunkRows) reset() { c.params = write.BulkCreateUsersV1Params{} }
 
 func (r *RowResult) set(status, code, column string, userID *uuid.UUID) {
 	r.Status, r.Code, r.Column, r.UserID = status, code, column, userID
@@ -238,6 +277,9 @@ func conflictError(rows []RowResult) error {
 		Message: "phones belong to other users or come twice; nothing was written",
 	}
 	for i, row := range rows {
+		if len(e.Fields) == maxConflicts {
+			break
+		}
 		if row.Status == RowConflict {
 			e.Fields = append(e.Fields, errcode.Field{
 				Field: fmt.Sprintf("rows[%d].%s", i, row.Column), Code: row.Code,

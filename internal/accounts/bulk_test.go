@@ -78,6 +78,23 @@ func TestBulkRowsThatCannotBeRead(t *testing.T) {
 	require.Equal(t, 48, p.count("users"))
 }
 
+// A row that cannot be written in time does not keep the others from being written.
+func TestBulkCreate_OneRowTimesOut(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	p.createGroup("slow")
+	release := p.blockGroups("slow")
+	rows := bulkRows(0, 2)
+	rows[1].Groups = []string{"slow"}
+	_, err := p.BulkCreate(t.Context(), rows, accounts.BulkOptions{OnConflict: accounts.Skip})
+	requireCode(t, err, errcode.Database)
+	require.Equal(t, 1, p.count("users"))
+	release()
+	result, err := p.BulkCreate(t.Context(), rows, accounts.BulkOptions{OnConflict: accounts.Skip})
+	require.NoError(t, err)
+	require.Equal(t, []string{"1 exists", "2 created"}, outcomes(result.Rows))
+}
+
 func TestBulkErrorWritesNothing(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.Shared(t))

@@ -101,7 +101,7 @@ func TestLookupAfterAWrite(t *testing.T) {
 	p := newProcess(t, s.DB)
 	var old uuid.UUID // a user of long ago: nothing marks its phone as written just now
 	require.NoError(t, p.super.QueryRow(t.Context(), `SELECT user_id
-		FROM accounts.bulk_create_users_v1('{1}', '{+79990000001}', '{+79990000001}', '{""}', '{"{}"}', 'skip', false)`).Scan(&old))
+		FROM accounts.bulk_create_users_v1('{1}', '{+79990000001}', '{+79990000001}', '{"{}"}', '{}', '{}', 'skip', false)`).Scan(&old))
 	require.NoError(t, s.WaitForReplay(t.Context()))
 	options, err := redis.ParseURL(s.Redis().URL)
 	require.NoError(t, err)

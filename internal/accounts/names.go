@@ -40,21 +40,16 @@ func groupKeys(names []string) []string {
 	return keys
 }
 
-// bulkGroups returns the keys of the groups of a bulk row, each once, and false if a text names no group.
-func bulkGroups(names []string) ([]string, bool) {
-	keys := groupKeys(names)
-	slices.Sort(keys)
-	keys = slices.Compact(keys)
-	return keys, len(keys) == 0 || keys[0] != ""
-}
-
-// splitGroups returns the names in a cell such as "client,driver", as they are written there. Blank ones
-// are left out.
+// splitGroups returns the names in a cell such as "client,driver", as they are written there. It leaves out
+// blank names and repeated spellings, and stops after MaxGroups + 1 names: such a row is refused.
 func splitGroups(cell string) []string {
 	var names []string
 	for name := range strings.SplitSeq(cell, ",") {
-		if !identifier.Blank(name) {
+		if !identifier.Blank(name) && !slices.Contains(names, name) {
 			names = append(names, name)
+		}
+		if len(names) > MaxGroups {
+			break
 		}
 	}
 	return names

@@ -3,9 +3,11 @@ package accounts_test
 import (
 	"bytes"
 	"context"
-	"os"
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/xuri/excelize/v2"
@@ -29,7 +31,7 @@ func workbook(t *testing.T, rows ...[]any) []byte {
 	return file.Bytes()
 }
 
-// The same rows have the same outcome now and as a job.
+// The same rows have the same results whether the import is waited for or not.
 func TestUpload(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -56,7 +58,7 @@ func TestUpload(t *testing.T) {
 		"no rows":        {[]byte("phone,user_groups\n"), []string{}},
 		"what PostgreSQL cannot store": { // it comes after what is looked at to tell a table from a picture
 			[]byte("phone,user_groups\n" + strings.Repeat("x", 70_000) + "\n8999000\x000001,client\n89990000001,cli\x00ent\n"),
-			[]string{"2 invalid too_long phone", "3 invalid invalid_text phone", "4 invalid unknown_group user_groups"},
+			[]string{"2 invalid cell_too_long phone", "3 invalid invalid_text phone", "4 invalid unknown_group user_groups"},
 		},
 	} {
 		for _, late := range []bool{false, true} {
@@ -92,60 +94,6 @@ func TestUpload(t *testing.T) {
 				require.Equal(t, driver, memberships[1].GroupID)
 				require.Equal(t, "2 exists", outcomes(run())[0], "the same file again creates nothing twice")
 				require.Equal(t, 2, p.count("users"))
-			})
-		}
-	}
-}
-
-// A cell follows the rules of cells: a leading space is a space, and the plus of a number is lost.
-func TestUpload_CellsAreNotURLs(t *testing.T) {
-	t.Parallel()
-	spaces, err := os.ReadFile("../spreadsheet/testdata/01_leading_space.xlsx")
-	require.NoError(t, err)
-	for name, tt := range map[string]struct {
-		region string
-		file   []byte
-		want   map[int]string // by row; "" is an invalid phone
-	}{
-		"spaces, XLSX": {"RU", spaces, map[int]string{
-			2: "+79990020001", 3: "+79990020002", 4: "+79990020003", 5: "+79990020004", 6: "+74951234567", 7: "+79990020006",
-			8: "+79990020007", 9: "+79990020008", 10: "+74991234567", 11: "+73512345678", 12: "+78123456789", 13: "+74732123456",
-		}},
-		"spaces, CSV": {"RU", []byte("phone\n 4951234567\n 89990020001\n\" 79990020002\"\n"), map[int]string{
-			2: "+74951234567", 3: "+79990020001", 4: "+79990020002",
-		}},
-		"numbers, RU": {"RU", workbook(t, []any{"phone"}, []any{89990020001}, []any{79990020002}, []any{84951234567}, []any{375291234567},
-			[]any{9990020003}, []any{999999999999999}), map[int]string{
-			2: "+79990020001", 3: "+79990020002", 4: "+74951234567", 5: "+375291234567", 6: "", 7: "",
-		}},
-		"numbers, DE": {"DE", workbook(t, []any{"phone"}, []any{375291234567}, []any{79990020002}, []any{4915112345678}, []any{15112345679}),
-			map[int]string{2: "+375291234567", 3: "+79990020002", 4: "+4915112345678", 5: "+4915112345679"}},
-	} {
-		for _, late := range []bool{false, true} {
-			t.Run(name+map[bool]string{false: ", now", true: ", as a job"}[late], func(t *testing.T) {
-				t.Parallel()
-				p := newProcessIn(t, pgtest.Shared(t), tt.region)
-				p.createGroup("client")
-				result, job := p.upload(tt.file, accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip}, Async: late})
-				var rows []accounts.RowResult
-				if late {
-					p.runImports()
-					rows = p.importRows(job.ID)
-				} else {
-					rows = result.Rows
-				}
-				require.Len(t, rows, len(tt.want))
-				for _, row := range rows {
-					want := tt.want[row.Number]
-					if want == "" {
-						require.Equal(t, "invalid_phone", row.Code, row.Number)
-						continue
-					}
-					answer, err := p.UserByIdentifier(t.Context(), want, nil)
-					require.NoError(t, err, "row %d: %v", row.Number, row)
-					require.NotNil(t, row.UserID, row.Number)
-					require.Contains(t, string(answer.Body), row.UserID.String(), row.Number)
-				}
 			})
 		}
 	}
@@ -210,4 +158,83 @@ func (c *cancelling) ReadAt(p []byte, offset int64) (int, error) {
 		c.cancel()
 	}
 	return c.Reader.ReadAt(p, offset)
+}
+
+// Nothing is kept of an import whose result the client has got, whether it is done or has failed.
+func TestUpload_KeepsNothingThatWasAnswered(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	o := accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Error}}
+	result, _ := p.upload(csvFile(0, 1200), o)
+	require.Equal(t, accounts.Counts{Created: 1200}, result.Counts)
+	file := csvFile(1199, 1200)
+	_, _, err := p.Upload(t.Context(), bytes.NewReader(file), int64(len(file)), o)
+	requireCode(t, err, errcode.IdentifierTaken, "rows[0].phone taken")
+	require.Equal(t, 1200, p.count("users"))
+	require.Zero(t, p.count("import_jobs"))
+	require.Zero(t, p.count("import_rows"))
+}
+
+// An import that cannot be finished while the client waits goes on in the background.
+func TestUpload_GoesOnAfterTheClientLeft(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	p.createGroup("slow")
+	release := p.blockGroups("slow")
+	file := groupFile(0, 3, "slow")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := p.Upload(ctx, bytes.NewReader(file), int64(len(file)), accounts.UploadOptions{
+			BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip},
+		})
+		failed <- err
+	}()
+	require.Eventually(t, func() bool {
+		var waits bool
+		err := p.super.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0)`).Scan(&waits)
+		return err == nil && waits
+	}, waitLimit, pollTick)
+	cancel()
+	require.ErrorIs(t, <-failed, context.Canceled)
+	release()
+	background(t, func(ctx context.Context) { p.RunImports(ctx, slog.New(slog.DiscardHandler)) })
+	require.Eventually(t, func() bool { return p.count("users") == 3 }, waitLimit, pollTick)
+}
+
+// A row may name as many groups as a row of a JSON call.
+func TestUpload_TooManyGroups(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	names := make([]string, 300)
+	for i := range names {
+		names[i] = fmt.Sprint("g", i)
+		if i < 100 {
+			p.createGroup(names[i])
+		}
+	}
+	file := "phone;user_groups\n" + phone(0) + ";" + strings.Join(names[:100], ",") + "\n" + phone(1) + ";" + strings.Join(names[:101], ",") +
+		"\n" + phone(2) + ";" + strings.Join(names, ",") + "\n"
+	result, _ := p.upload([]byte(file), accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip}})
+	require.Equal(t, []string{"2 created", "3 invalid too_many user_groups", "4 invalid too_many user_groups"}, outcomes(result.Rows))
+	require.Equal(t, 100, p.count("user_group_memberships"))
+}
+
+// An upload whose time is nearly over is not waited for: its import goes on.
+func TestUpload_ReturnsTheImportInTime(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	file := csvFile(0, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+	defer cancel()
+	result, job, err := p.Upload(ctx, bytes.NewReader(file), int64(len(file)), accounts.UploadOptions{
+		BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip},
+	})
+	require.NoError(t, err)
+	require.Nil(t, result)
+	require.Equal(t, "pending", job.Phase)
+	p.runImports()
+	require.Equal(t, 3, p.finished(job.ID).Counts.Created)
 }

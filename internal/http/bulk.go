@@ -22,7 +22,7 @@ const (
 
 // NewUsers is the body that creates many users.
 type NewUsers struct {
-	Interface string       `json:"interface,omitempty" maxLength:"255" example:"backoffice" doc:"Of older clients; not used."`
+	Interface string       `json:"interface,omitempty" maxLength:"255" example:"backoffice" doc:"Older clients send it; it is not used."`
 	Users     []NewUserRow `json:"users" nullable:"false" minItems:"1" maxItems:"1000"`
 }
 
@@ -33,44 +33,44 @@ type NewUserRow struct {
 	Profile    freeObject `json:"profile,omitempty"`
 }
 
-// BulkResult says what became of every row; the counts add up to total.
+// BulkResult has the result of every row; the counts add up to total.
 type BulkResult struct {
 	Total int `json:"total" example:"1"`
 	Counts
 	Rows []BulkRow `json:"rows" nullable:"false"`
 }
 
-// Counts are the outcomes of many rows.
+// Counts are how many rows ended in which way.
 type Counts struct {
 	Created  int `json:"created" example:"1" doc:"New users."`
-	Exists   int `json:"exists" doc:"The phone belongs to a user already, and nothing was to be changed."`
+	Exists   int `json:"exists" doc:"The phone belongs to a user already, and nothing was changed."`
 	Merged   int `json:"merged" doc:"Groups or the profile of an existing user were completed."`
 	Conflict int `json:"conflict" doc:"The phone comes twice."`
-	Invalid  int `json:"invalid" doc:"The row is faulty."`
+	Invalid  int `json:"invalid" doc:"The row is invalid; its code names the reason."`
 }
 
-// BulkRow is what became of one row.
+// BulkRow is the result of one row.
 type BulkRow struct {
 	Row    int        `json:"row" example:"1" doc:"From 1; of an upload as a spreadsheet program shows it."`
 	Status string     `json:"status" enum:"created,exists,merged,conflict,invalid"`
 	Code   string     `json:"code,omitempty" example:"invalid_phone" doc:"Why the row was refused."`
-	Column string     `json:"column,omitempty" example:"phone" doc:"The column at fault."`
+	Column string     `json:"column,omitempty" example:"phone" doc:"The invalid column."`
 	UserID *uuid.UUID `json:"user_id,omitempty" doc:"A token without the scope accounts:read gets it for created users only."`
 }
 
 var (
 	onConflictParam = queryChoice("on_conflict",
-		"What becomes of a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the "+
+		"What happens to a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the "+
 			"profile, error writes nothing at all and answers 409.",
 		string(accounts.Skip), string(accounts.Skip), string(accounts.Merge), string(accounts.Error))
-	dryRunParam = queryBoolean("dry_run", "Say what would happen, and write nothing. False if left out.")
+	dryRunParam = queryBoolean("dry_run", "Return what would happen, and write nothing. False if left out.")
 )
 
 func (a *API) addBulk() {
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/users/bulk", id: "create-users", tag: tagUsers,
 		summary: "Create up to 1000 users by phone", access: writeAccess,
-		description: "A faulty row hides no other. The same call again creates nothing twice.",
+		description: "Invalid rows do not affect other rows. The same call again creates nothing twice.",
 		params:      []*huma.Param{onConflictParam, dryRunParam},
 		body:        reflect.TypeFor[NewUsers](), maxBody: maxBulkBytes, maxValues: maxBulkValues, slow: true,
 		status: http.StatusOK, result: reflect.TypeFor[BulkResult](),

@@ -64,6 +64,8 @@ func TestBulk(t *testing.T) {
 	p := s.bulk("?on_conflict=error", body).problem(errcode.IdentifierTaken)
 	require.Equal(t, []string{"rows[0].phone taken", "rows[1].phone taken", "rows[2].phone duplicate"}, p.faults())
 
+	many := `{"users":[{"phone":"+79990000009","user_groups":["a"` + strings.Repeat(`,"a"`, 100) + `]}]}`
+	require.Equal(t, []string{"users[0].user_groups too_many"}, s.bulk("", many).problem(errcode.Validation).faults())
 	for body, want := range map[string][]string{
 		``: {"body required"}, `{}`: {"users required"}, `{"users":[]}`: {"users too_few"},
 		`{"users":[{}]}`: {"users[0].phone required", "users[0].user_groups required"},

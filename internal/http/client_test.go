@@ -83,7 +83,7 @@ func TestGeneratedClient(t *testing.T) {
 	job, err := c.GetImportWithResponse(ctx, uploaded.JSON202.Id)
 	require.NoError(t, err)
 	require.NotNil(t, job.JSON200, string(job.Body))
-	result, err := c.GetImportResultWithResponse(ctx, uploaded.JSON202.Id)
+	result, err := c.GetImportResultWithResponse(ctx, uploaded.JSON202.Id, nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, result.StatusCode())
 

@@ -51,6 +51,8 @@ type Config struct {
 	BodyMemory int64
 	// MaxUploadBytes bounds the file of an upload. 10 MiB if 0.
 	MaxUploadBytes int64
+	// MaxUploads is how many uploads may run at once. 6 if 0.
+	MaxUploads int
 	// UploadExtensions are those that the name of such a file may have, in lower case and without a
 	// dot. csv, xlsx and xls if nil.
 	UploadExtensions []string
@@ -86,6 +88,7 @@ type API struct {
 
 	maxUploadBytes   int64
 	uploadExtensions []string
+	uploads          *uploadSlots
 
 	limits   RateLimits
 	requests *limiter // nil: no limit
@@ -159,6 +162,10 @@ func New(cfg Config) *API {
 	if a.maxUploadBytes == 0 {
 		a.maxUploadBytes = defaultMaxUploadBytes
 	}
+	if cfg.MaxUploads == 0 {
+		cfg.MaxUploads = defaultMaxUploads
+	}
+	a.uploads = newUploadSlots(cfg.MaxUploads, int64(cfg.MaxUploads)*a.maxUploadBytes)
 	if a.uploadExtensions == nil {
 		a.uploadExtensions = defaultUploadExtensions
 	}

@@ -23,7 +23,7 @@ import (
 const (
 	// filePart is the part of an upload that is the file.
 	filePart = "file"
-	// maxPartHeaders is what the framing of an upload may have beside the file.
+	// maxPartHeaders is how many bytes an upload may have beside the file.
 	maxPartHeaders = 64 << 10
 )
 
@@ -34,16 +34,16 @@ var defaultUploadExtensions = []string{"csv", "xlsx", "xls"}
 
 var preferParam = &huma.Param{
 	Name: "Prefer", In: "header", Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{"respond-async"}},
-	Description: "respond-async makes the upload a job, however small it is.",
+	Description: "respond-async: do not wait for the import, however small it is.",
 }
 
-// uploadBody documents the body of an upload, which is read as it comes.
+// uploadBody documents the body of an upload. It is not held in memory.
 var uploadBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 	"multipart/form-data": {Schema: &huma.Schema{
 		Type: huma.TypeObject, Required: []string{filePart}, AdditionalProperties: false,
 		Properties: map[string]*huma.Schema{filePart: {
 			Type: huma.TypeString, Format: "binary",
-			Description: "CSV, XLSX or XLS with the columns phone and user_groups (\"client,driver\").",
+			Description: "CSV, XLSX or XLS with the columns phone and user_groups (\"client,driver\"), or the result file of an import.",
 		}},
 	}},
 }}
@@ -52,21 +52,28 @@ func (a *API) addUploads() {
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/users/bulk/upload", id: "upload-users", tag: tagUsers,
 		summary: "Create users from a CSV, XLSX or XLS file", access: writeAccess,
-		description: "The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its " +
-			"end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, " +
-			"give 202 and an import.",
+		description: "The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other " +
+			"rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every " +
+			"file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within " +
+			"20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With " +
+			"on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after " +
+			"the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has " +
+			"too many uploads or unfinished imports.",
 		params: []*huma.Param{onConflictParam, dryRunParam, preferParam},
 		upload: true, slow: true,
 		status: http.StatusOK, result: reflect.TypeFor[BulkResult](), accepted: reflect.TypeFor[Import](),
-		errors: []errcode.Code{errcode.FileUpload, errcode.IdentifierTaken, errcode.OutcomeUnknown}, handle: a.uploadUsers,
+		errors: []errcode.Code{errcode.FileUpload, errcode.IdentifierTaken, errcode.OutcomeUnknown, errcode.Overloaded}, handle: a.uploadUsers,
 	})
 }
 
 func (a *API) uploadUsers(ctx context.Context, w *response, in *input) error {
-	options := accounts.UploadOptions{BulkOptions: in.bulkOptions(), Async: in.prefersAsync()}
-	file, err := in.readUpload()
+	options := accounts.UploadOptions{
+		BulkOptions: in.bulkOptions(), Async: in.prefersAsync(), Owner: w.principal.Subject,
+	}
+	file, release, err := in.readUpload()
+	defer release()
 	if file != nil {
-		defer file.Close() // it has no name any more: that deletes it
+		defer file.Close() // it has no name any more, so that this deletes it
 	}
 	if err == nil {
 		err = in.err()
@@ -103,26 +110,43 @@ func (in *input) prefersAsync() bool {
 	return false
 }
 
-// readUpload returns the one file of the body, on disk and without a name, to be closed also if there
-// is an error. Faults of the form are noted, and the rest of the body is read: a client that is still
-// sending would not see the answer.
-func (in *input) readUpload() (*os.File, error) {
+// readUpload returns the one file of the body, on disk and without a name, and a function that releases
+// its slot. The file is to be closed and the slot to be released also if there is an error. Errors of
+// the form are noted, and the rest of the body is read: a client that is still sending would not see
+// the answer.
+func (in *input) readUpload() (file *os.File, release func(), err error) {
+	release = func() {}
 	form, err := in.openForm()
 	if err != nil {
-		return nil, err
+		return nil, release, err
 	}
-	file, err := newTemporaryFile()
+	size := in.api.maxUploadBytes
+	if length := in.r.ContentLength; length >= 0 {
+		size = min(size, length)
+	}
+	taken, err := in.api.uploads.take(in.w.principal.Subject, size)
 	if err != nil {
-		return nil, err
+		in.w.Header().Set("Connection", "close")
+		return nil, release, err
 	}
+	release = taken
+	if file, err = newTemporaryFile(); err != nil {
+		in.w.Header().Set("Connection", "close")
+		return nil, release, err
+	}
+	return file, release, in.readForm(form, file)
+}
+
+// readForm copies the file of a form to disk.
+func (in *input) readForm(form *multipart.Reader, file *os.File) error {
 	given := false
 	for {
 		part, err := form.NextPart()
-		if err == io.EOF { // as it is: what wraps it is a body without an end
+		if err == io.EOF { // compared as it is: an error that wraps EOF is a body without an end
 			break
 		}
 		if err != nil {
-			return file, in.brokenForm(err)
+			return in.brokenForm(err)
 		}
 		switch {
 		case part.FormName() != filePart:
@@ -137,16 +161,16 @@ func (in *input) readUpload() (*os.File, error) {
 			err = in.store(part, file)
 		}
 		if err != nil {
-			return file, in.brokenForm(err)
+			return in.brokenForm(err)
 		}
 	}
 	if err := in.endBody(); err != nil {
-		return file, err
+		return err
 	}
 	if !given {
 		in.wrong(filePart, "required", "the form must have a part named "+filePart+" with a file name")
 	}
-	return file, nil
+	return nil
 }
 
 func (in *input) openForm() (*multipart.Reader, error) {
@@ -180,7 +204,7 @@ func (in *input) store(part *multipart.Part, file *os.File) error {
 }
 
 func (in *input) uploadTooLarge() error {
-	return errcode.New(errcode.PayloadTooLarge, fmt.Sprintf("the file may have %d bytes", in.api.maxUploadBytes))
+	return errcode.New(errcode.PayloadTooLarge, fmt.Sprintf("the file is larger than %d bytes", in.api.maxUploadBytes))
 }
 
 func (in *input) checkExtension(name string) {
@@ -197,7 +221,7 @@ func (in *input) checkExtension(name string) {
 	}
 }
 
-// brokenForm tells what the client sent from what happened here.
+// brokenForm returns the coded error of a form that could not be read or stored.
 func (in *input) brokenForm(err error) error {
 	if errors.Is(err, errDisk) {
 		in.w.Header().Set("Connection", "close")
@@ -207,7 +231,7 @@ func (in *input) brokenForm(err error) error {
 	case errors.As(err, new(*http.MaxBytesError)):
 		err = in.uploadTooLarge()
 	case errcode.Of(err) == errcode.Internal && !errors.Is(err, os.ErrDeadlineExceeded):
-		// A body that ends early is not told from one that was cut off.
+		// A body that ends early looks the same as one that was cut off.
 		err = errcode.Invalid(errcode.Field{
 			Field: "body", Code: "invalid_multipart", Message: "must be multipart/form-data, to its closing boundary",
 		})
@@ -215,22 +239,30 @@ func (in *input) brokenForm(err error) error {
 	return in.unreadable(err)
 }
 
-// errDisk marks what is no fault of the upload.
+// errDisk marks an error of the disk, of which the client is told no more than that.
 var errDisk = errors.New("store an upload")
 
-// newTemporaryFile returns a file that vanishes when it is closed, however the process ends.
+// diskError is the error of an upload that cannot be stored, such as on a full disk. The log has the cause.
+func diskError(cause error) error {
+	return &errcode.Error{
+		Code: errcode.Overloaded, RetryAfter: uploadRetryAfter, Cause: fmt.Errorf("%w: %w", errDisk, cause),
+		Message: "the service cannot store the file at the moment; nothing was changed, try again later",
+	}
+}
+
+// newTemporaryFile returns a file without a name: closing it, or the end of the process, deletes it.
 func newTemporaryFile() (*os.File, error) {
 	file, err := os.CreateTemp("", "accounts-upload-*")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errDisk, err)
+		return nil, diskError(err)
 	}
 	if err := os.Remove(file.Name()); err != nil {
-		return nil, fmt.Errorf("%w: %w", errDisk, errors.Join(err, file.Close()))
+		return nil, diskError(errors.Join(err, file.Close()))
 	}
 	return file, nil
 }
 
-// diskWriter remembers an error of the disk, which io.Copy would mix with those of the body.
+// diskWriter remembers an error of the disk: io.Copy returns errors of the body and of the disk alike.
 type diskWriter struct {
 	file *os.File
 	err  error
@@ -240,7 +272,7 @@ type diskWriter struct {
 func (d *diskWriter) Write(p []byte) (int, error) {
 	n, err := d.file.Write(p)
 	if err != nil {
-		d.err = fmt.Errorf("%w: %w", errDisk, err)
+		d.err = diskError(err)
 	}
 	return n, err
 }

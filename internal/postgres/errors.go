@@ -119,6 +119,10 @@ func StatementTimedOut(err error) bool { return hasState(err, "57014") } // quer
 // LockTimedOut reports whether err means that the statement waited too long for a lock on a live server.
 func LockTimedOut(err error) bool { return hasState(err, "55P03") } // lock_not_available
 
+// TimedOut reports whether a live server rolled a statement back because it took too long, or waited too
+// long for a lock.
+func TimedOut(err error) bool { return StatementTimedOut(err) || LockTimedOut(err) }
+
 func hasState(err error, state string) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pgErr.Code == state

@@ -26,7 +26,7 @@ var internalConstraints = []string{
 	"user_group_memberships_pkey", "user_group_memberships_user_id_fkey", "user_group_memberships_group_id_fkey",
 	"cache_outbox_pkey", "named_locks_pkey",
 	"import_jobs_pkey", "import_jobs_phase_known", "import_jobs_on_conflict_known", "import_jobs_done_bounded",
-	"import_jobs_finished_at_agrees",
+	"import_jobs_finished_at_agrees", "import_jobs_counts_add_up", "import_jobs_chunk_rows_positive",
 	"import_rows_pkey", "import_rows_job_id_fkey", "import_rows_status_known", "import_rows_normalized_or_status",
 }
 

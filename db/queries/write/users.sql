@@ -21,8 +21,9 @@ SELECT * FROM accounts.bulk_create_users_v1(
     p_row_nos => @row_nos::integer[],
     p_phones => @phones::text[],
     p_phones_normalized => @phones_normalized::text[],
-    p_group_names => @group_names::text[],
     p_profiles => @profiles::jsonb[],
+    p_group_row_nos => @group_row_nos::integer[],
+    p_group_keys => @group_keys::text[],
     p_on_conflict => @on_conflict,
     p_dry_run => @dry_run
 );

@@ -12,7 +12,7 @@ import (
 )
 
 const GetImportJobV1 = `-- name: GetImportJobV1 :one
-SELECT id, phase, on_conflict, dry_run, total, done, created, existing, merged, conflict, invalid, error_code, created_at, finished_at FROM accounts.get_import_job_v1(p_job_id => $1)
+SELECT id, phase, on_conflict, dry_run, total, done, created, existing, merged, conflict, invalid, error_code, error_message, created_at, finished_at FROM accounts.get_import_job_v1(p_job_id => $1)
 `
 
 func (q *Queries) GetImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJobV1, error) {
@@ -31,6 +31,7 @@ func (q *Queries) GetImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJo
 		&i.Conflict,
 		&i.Invalid,
 		&i.ErrorCode,
+		&i.ErrorMessage,
 		&i.CreatedAt,
 		&i.FinishedAt,
 	)

@@ -38,29 +38,30 @@ type ContactV1 struct {
 	DeactivatedAt *time.Time
 }
 
-// Contract: a job and how many of its rows ended in which way; the five add up to done.
+// Contract: a job and how many of its rows ended in which way; the five counts add up to done. error_code and error_message are those of a failed job.
 type ImportJobV1 struct {
-	ID         uuid.UUID
-	Phase      string
-	OnConflict string
-	DryRun     bool
-	Total      int32
-	Done       int32
-	Created    int32
-	Existing   int32
-	Merged     int32
-	Conflict   int32
-	Invalid    int32
-	ErrorCode  *string
-	CreatedAt  time.Time
-	FinishedAt *time.Time
+	ID           uuid.UUID
+	Phase        string
+	OnConflict   string
+	DryRun       bool
+	Total        int32
+	Done         int32
+	Created      int32
+	Existing     int32
+	Merged       int32
+	Conflict     int32
+	Invalid      int32
+	ErrorCode    *string
+	ErrorMessage *string
+	CreatedAt    time.Time
+	FinishedAt   *time.Time
 }
 
-// Contract: a row of an upload and what became of it.
+// Contract: a row of an upload and its result; status is NULL until the row was processed.
 type ImportRowV1 struct {
 	RowNo      int32
 	Phone      string
-	UserGroups string
+	UserGroups []string
 	Status     *string
 	Code       *string
 	Field      *string

@@ -11,12 +11,12 @@ import (
 	"github.com/google/uuid"
 )
 
-const CreateImportJobV1 = `-- name: CreateImportJobV1 :one
-SELECT id, phase, on_conflict, dry_run, total, done, created, existing, merged, conflict, invalid, error_code, created_at, finished_at FROM accounts.create_import_job_v1(p_on_conflict => $1, p_dry_run => $2)
+const CancelImportJobV1 = `-- name: CancelImportJobV1 :one
+SELECT id, phase, on_conflict, dry_run, total, done, created, existing, merged, conflict, invalid, error_code, error_message, created_at, finished_at FROM accounts.cancel_import_job_v1(p_job_id => $1)
 `
 
-func (q *Queries) CreateImportJobV1(ctx context.Context, onConflict string, dryRun bool) (ImportJobV1, error) {
-	row := q.db.QueryRow(ctx, CreateImportJobV1, onConflict, dryRun)
+func (q *Queries) CancelImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJobV1, error) {
+	row := q.db.QueryRow(ctx, CancelImportJobV1, jobID)
 	var i ImportJobV1
 	err := row.Scan(
 		&i.ID,
@@ -31,6 +31,65 @@ func (q *Queries) CreateImportJobV1(ctx context.Context, onConflict string, dryR
 		&i.Conflict,
 		&i.Invalid,
 		&i.ErrorCode,
+		&i.ErrorMessage,
+		&i.CreatedAt,
+		&i.FinishedAt,
+	)
+	return i, err
+}
+
+const ClaimImportJobV1 = `-- name: ClaimImportJobV1 :one
+SELECT job_id, row_limit, attempt FROM accounts.claim_import_job_v1(p_job_id => $1, p_max_attempts => $2)
+`
+
+func (q *Queries) ClaimImportJobV1(ctx context.Context, jobID *uuid.UUID, maxAttempts int32) (ImportClaimV1, error) {
+	row := q.db.QueryRow(ctx, ClaimImportJobV1, jobID, maxAttempts)
+	var i ImportClaimV1
+	err := row.Scan(&i.JobID, &i.RowLimit, &i.Attempt)
+	return i, err
+}
+
+const CreateImportJobV1 = `-- name: CreateImportJobV1 :one
+SELECT id, phase, on_conflict, dry_run, total, done, created, existing, merged, conflict, invalid, error_code, error_message, created_at, finished_at FROM accounts.create_import_job_v1(
+    p_on_conflict => $1,
+    p_dry_run => $2,
+    p_owner => $3,
+    p_max_of_owner => $4,
+    p_max_of_all => $5
+)
+`
+
+type CreateImportJobV1Params struct {
+	OnConflict string
+	DryRun     bool
+	Owner      *string
+	MaxOfOwner int32
+	MaxOfAll   int32
+}
+
+func (q *Queries) CreateImportJobV1(ctx context.Context, arg CreateImportJobV1Params) (ImportJobV1, error) {
+	row := q.db.QueryRow(ctx, CreateImportJobV1,
+		arg.OnConflict,
+		arg.DryRun,
+		arg.Owner,
+		arg.MaxOfOwner,
+		arg.MaxOfAll,
+	)
+	var i ImportJobV1
+	err := row.Scan(
+		&i.ID,
+		&i.Phase,
+		&i.OnConflict,
+		&i.DryRun,
+		&i.Total,
+		&i.Done,
+		&i.Created,
+		&i.Existing,
+		&i.Merged,
+		&i.Conflict,
+		&i.Invalid,
+		&i.ErrorCode,
+		&i.ErrorMessage,
 		&i.CreatedAt,
 		&i.FinishedAt,
 	)
@@ -40,24 +99,69 @@ func (q *Queries) CreateImportJobV1(ctx context.Context, onConflict string, dryR
 const DeleteImportJobsV1 = `-- name: DeleteImportJobsV1 :one
 SELECT accounts.delete_import_jobs_v1(
     p_job_id => $1,
-    p_staging_older_than_hours => $2,
-    p_finished_older_than_days => $3
+    p_staging_older_than_minutes => $2,
+    p_finished_older_than_days => $3,
+    p_limit => $4
 )
 `
 
-func (q *Queries) DeleteImportJobsV1(ctx context.Context, jobID *uuid.UUID, stagingOlderThanHours int32, finishedOlderThanDays int32) (int64, error) {
-	row := q.db.QueryRow(ctx, DeleteImportJobsV1, jobID, stagingOlderThanHours, finishedOlderThanDays)
+type DeleteImportJobsV1Params struct {
+	JobID                   *uuid.UUID
+	StagingOlderThanMinutes int32
+	FinishedOlderThanDays   int32
+	RowLimit                int32
+}
+
+func (q *Queries) DeleteImportJobsV1(ctx context.Context, arg DeleteImportJobsV1Params) (int64, error) {
+	row := q.db.QueryRow(ctx, DeleteImportJobsV1,
+		arg.JobID,
+		arg.StagingOlderThanMinutes,
+		arg.FinishedOlderThanDays,
+		arg.RowLimit,
+	)
 	var delete_import_jobs_v1 int64
 	err := row.Scan(&delete_import_jobs_v1)
 	return delete_import_jobs_v1, err
 }
 
-const RunImportChunkV1 = `-- name: RunImportChunkV1 :one
-SELECT job_id, touched, outbox_id FROM accounts.run_import_chunk_v1(p_limit => $1)
+const FailImportChunkV1 = `-- name: FailImportChunkV1 :exec
+SELECT accounts.fail_import_chunk_v1(
+    p_job_id => $1,
+    p_attempt => $2,
+    p_error_code => $3,
+    p_error_message => $4,
+    p_row_code => $5,
+    p_max_rejected => $6
+)
 `
 
-func (q *Queries) RunImportChunkV1(ctx context.Context, rowLimit int32) (ImportChunkV1, error) {
-	row := q.db.QueryRow(ctx, RunImportChunkV1, rowLimit)
+type FailImportChunkV1Params struct {
+	JobID        uuid.UUID
+	Attempt      int32
+	ErrorCode    string
+	ErrorMessage string
+	RowCode      *string
+	MaxRejected  *int32
+}
+
+func (q *Queries) FailImportChunkV1(ctx context.Context, arg FailImportChunkV1Params) error {
+	_, err := q.db.Exec(ctx, FailImportChunkV1,
+		arg.JobID,
+		arg.Attempt,
+		arg.ErrorCode,
+		arg.ErrorMessage,
+		arg.RowCode,
+		arg.MaxRejected,
+	)
+	return err
+}
+
+const RunImportChunkV1 = `-- name: RunImportChunkV1 :one
+SELECT job_id, touched, outbox_id FROM accounts.run_import_chunk_v1(p_job_id => $1, p_limit => $2)
+`
+
+func (q *Queries) RunImportChunkV1(ctx context.Context, jobID uuid.UUID, rowLimit int32) (ImportChunkV1, error) {
+	row := q.db.QueryRow(ctx, RunImportChunkV1, jobID, rowLimit)
 	var i ImportChunkV1
 	err := row.Scan(&i.JobID, &i.Touched, &i.OutboxID)
 	return i, err
@@ -69,10 +173,11 @@ SELECT accounts.stage_import_rows_v1(
     p_row_nos => $2::integer[],
     p_phones => $3::text[],
     p_phones_normalized => $4::text[],
-    p_group_names => $5::text[],
-    p_group_keys => $6::text[],
-    p_codes => $7::text[],
-    p_fields => $8::text[]
+    p_codes => $5::text[],
+    p_fields => $6::text[],
+    p_group_row_nos => $7::integer[],
+    p_group_names => $8::text[],
+    p_group_keys => $9::text[]
 )
 `
 
@@ -81,10 +186,11 @@ type StageImportRowsV1Params struct {
 	RowNos           []int32
 	Phones           []string
 	PhonesNormalized []string
-	GroupNames       []string
-	GroupKeys        []string
 	Codes            []string
 	Fields           []string
+	GroupRowNos      []int32
+	GroupNames       []string
+	GroupKeys        []string
 }
 
 func (q *Queries) StageImportRowsV1(ctx context.Context, arg StageImportRowsV1Params) error {
@@ -93,20 +199,21 @@ func (q *Queries) StageImportRowsV1(ctx context.Context, arg StageImportRowsV1Pa
 		arg.RowNos,
 		arg.Phones,
 		arg.PhonesNormalized,
-		arg.GroupNames,
-		arg.GroupKeys,
 		arg.Codes,
 		arg.Fields,
+		arg.GroupRowNos,
+		arg.GroupNames,
+		arg.GroupKeys,
 	)
 	return err
 }
 
 const StartImportJobV1 = `-- name: StartImportJobV1 :one
-SELECT id, phase, on_conflict, dry_run, total, done, created, existing, merged, conflict, invalid, error_code, created_at, finished_at FROM accounts.start_import_job_v1(p_job_id => $1)
+SELECT id, phase, on_conflict, dry_run, total, done, created, existing, merged, conflict, invalid, error_code, error_message, created_at, finished_at FROM accounts.start_import_job_v1(p_job_id => $1, p_max_atomic_rows => $2)
 `
 
-func (q *Queries) StartImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJobV1, error) {
-	row := q.db.QueryRow(ctx, StartImportJobV1, jobID)
+func (q *Queries) StartImportJobV1(ctx context.Context, jobID uuid.UUID, maxAtomicRows int32) (ImportJobV1, error) {
+	row := q.db.QueryRow(ctx, StartImportJobV1, jobID, maxAtomicRows)
 	var i ImportJobV1
 	err := row.Scan(
 		&i.ID,
@@ -121,6 +228,7 @@ func (q *Queries) StartImportJobV1(ctx context.Context, jobID uuid.UUID) (Import
 		&i.Conflict,
 		&i.Invalid,
 		&i.ErrorCode,
+		&i.ErrorMessage,
 		&i.CreatedAt,
 		&i.FinishedAt,
 	)

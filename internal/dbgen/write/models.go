@@ -55,29 +55,37 @@ type ContactWriteV1 struct {
 	OutboxID      *int64
 }
 
-// Contract: the job that a chunk was done of, the logical keys that it touched, its outbox row.
+// Contract: the job of a chunk, the logical keys that the chunk touched, and its outbox row.
 type ImportChunkV1 struct {
 	JobID    uuid.UUID
 	Touched  []string
 	OutboxID *int64
 }
 
-// Contract: a job and how many of its rows ended in which way; the five add up to done.
+// Contract: the job whose turn it is, the size of its next chunk, and the number of the attempt since its last successful chunk.
+type ImportClaimV1 struct {
+	JobID    uuid.UUID
+	RowLimit int32
+	Attempt  int32
+}
+
+// Contract: a job and how many of its rows ended in which way; the five counts add up to done. error_code and error_message are those of a failed job.
 type ImportJobV1 struct {
-	ID         uuid.UUID
-	Phase      string
-	OnConflict string
-	DryRun     bool
-	Total      int32
-	Done       int32
-	Created    int32
-	Existing   int32
-	Merged     int32
-	Conflict   int32
-	Invalid    int32
-	ErrorCode  *string
-	CreatedAt  time.Time
-	FinishedAt *time.Time
+	ID           uuid.UUID
+	Phase        string
+	OnConflict   string
+	DryRun       bool
+	Total        int32
+	Done         int32
+	Created      int32
+	Existing     int32
+	Merged       int32
+	Conflict     int32
+	Invalid      int32
+	ErrorCode    *string
+	ErrorMessage *string
+	CreatedAt    time.Time
+	FinishedAt   *time.Time
 }
 
 // Contract: what set_memberships_v1 did for one user (changed, unchanged, user_not_found), the logical keys that it touched for that user, and the one outbox row of the call.

@@ -13,19 +13,22 @@ import (
 type Querier interface {
 	AddContactV1(ctx context.Context, arg AddContactV1Params) (ContactWriteV1, error)
 	BulkCreateUsersV1(ctx context.Context, arg BulkCreateUsersV1Params) ([]BulkUserResultV1, error)
+	CancelImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJobV1, error)
 	ClaimCacheOutboxV1(ctx context.Context, minAgeMs int32, rowLimit int32) ([]CacheOutboxEntryV1, error)
+	ClaimImportJobV1(ctx context.Context, jobID *uuid.UUID, maxAttempts int32) (ImportClaimV1, error)
 	CreateContactTypeV1(ctx context.Context, name string, onSecond string) (ContactTypeWriteV1, error)
-	CreateImportJobV1(ctx context.Context, onConflict string, dryRun bool) (ImportJobV1, error)
+	CreateImportJobV1(ctx context.Context, arg CreateImportJobV1Params) (ImportJobV1, error)
 	CreateUserGroupV1(ctx context.Context, name string, nameKey string) (UserGroupWriteV1, error)
 	CreateUserV1(ctx context.Context, arg CreateUserV1Params) (UserWriteV1, error)
 	DeactivateContactV1(ctx context.Context, contactID uuid.UUID, expectedVersions []int64) (ContactWriteV1, error)
 	DeleteCacheOutboxV1(ctx context.Context, ids []int64) error
-	DeleteImportJobsV1(ctx context.Context, jobID *uuid.UUID, stagingOlderThanHours int32, finishedOlderThanDays int32) (int64, error)
-	RunImportChunkV1(ctx context.Context, rowLimit int32) (ImportChunkV1, error)
+	DeleteImportJobsV1(ctx context.Context, arg DeleteImportJobsV1Params) (int64, error)
+	FailImportChunkV1(ctx context.Context, arg FailImportChunkV1Params) error
+	RunImportChunkV1(ctx context.Context, jobID uuid.UUID, rowLimit int32) (ImportChunkV1, error)
 	SetMembershipV1(ctx context.Context, userID uuid.UUID, groupID uuid.UUID, isActive bool) (MembershipWriteV1, error)
 	SetMembershipsV1(ctx context.Context, groupID uuid.UUID, userIds []uuid.UUID, isActive bool) ([]MembershipResultV1, error)
 	StageImportRowsV1(ctx context.Context, arg StageImportRowsV1Params) error
-	StartImportJobV1(ctx context.Context, jobID uuid.UUID) (ImportJobV1, error)
+	StartImportJobV1(ctx context.Context, jobID uuid.UUID, maxAtomicRows int32) (ImportJobV1, error)
 	UpdateContactTypeV1(ctx context.Context, arg UpdateContactTypeV1Params) (ContactTypeWriteV1, error)
 	UpdateContactV1(ctx context.Context, arg UpdateContactV1Params) (ContactWriteV1, error)
 	UpdateMembershipV1(ctx context.Context, arg UpdateMembershipV1Params) (MembershipWriteV1, error)

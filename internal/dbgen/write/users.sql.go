@@ -17,10 +17,11 @@ SELECT row_no, status, code, field, user_id, touched, outbox_id FROM accounts.bu
     p_row_nos => $1::integer[],
     p_phones => $2::text[],
     p_phones_normalized => $3::text[],
-    p_group_names => $4::text[],
-    p_profiles => $5::jsonb[],
-    p_on_conflict => $6,
-    p_dry_run => $7
+    p_profiles => $4::jsonb[],
+    p_group_row_nos => $5::integer[],
+    p_group_keys => $6::text[],
+    p_on_conflict => $7,
+    p_dry_run => $8
 )
 `
 
@@ -28,8 +29,9 @@ type BulkCreateUsersV1Params struct {
 	RowNos           []int32
 	Phones           []string
 	PhonesNormalized []string
-	GroupNames       []string
 	Profiles         []json.RawMessage
+	GroupRowNos      []int32
+	GroupKeys        []string
 	OnConflict       string
 	DryRun           bool
 }
@@ -39,8 +41,9 @@ func (q *Queries) BulkCreateUsersV1(ctx context.Context, arg BulkCreateUsersV1Pa
 		arg.RowNos,
 		arg.Phones,
 		arg.PhonesNormalized,
-		arg.GroupNames,
 		arg.Profiles,
+		arg.GroupRowNos,
+		arg.GroupKeys,
 		arg.OnConflict,
 		arg.DryRun,
 	)

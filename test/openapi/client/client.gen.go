@@ -113,16 +113,19 @@ func (e HealthStatus) Valid() bool {
 
 // Defines values for ImportPhase.
 const (
-	Done    ImportPhase = "done"
-	Failed  ImportPhase = "failed"
-	Pending ImportPhase = "pending"
-	Running ImportPhase = "running"
-	Staging ImportPhase = "staging"
+	Cancelled ImportPhase = "cancelled"
+	Done      ImportPhase = "done"
+	Failed    ImportPhase = "failed"
+	Pending   ImportPhase = "pending"
+	Running   ImportPhase = "running"
+	Staging   ImportPhase = "staging"
 )
 
 // Valid indicates whether the value is a known member of the ImportPhase enum.
 func (e ImportPhase) Valid() bool {
 	switch e {
+	case Cancelled:
+		return true
 	case Done:
 		return true
 	case Failed:
@@ -249,6 +252,27 @@ func (e NewContactTypeOnSecond) Valid() bool {
 	}
 }
 
+// Defines values for GetImportResultParamsSep.
+const (
+	Empty GetImportResultParamsSep = ","
+	N1    GetImportResultParamsSep = ";"
+	Tab   GetImportResultParamsSep = "tab"
+)
+
+// Valid indicates whether the value is a known member of the GetImportResultParamsSep enum.
+func (e GetImportResultParamsSep) Valid() bool {
+	switch e {
+	case Empty:
+		return true
+	case N1:
+		return true
+	case Tab:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CreateUsersParamsOnConflict.
 const (
 	CreateUsersParamsOnConflictError CreateUsersParamsOnConflict = "error"
@@ -301,10 +325,10 @@ type BulkResult struct {
 	// Examples: 1
 	Created int64 `json:"created"`
 
-	// Exists The phone belongs to a user already, and nothing was to be changed.
+	// Exists The phone belongs to a user already, and nothing was changed.
 	Exists int64 `json:"exists"`
 
-	// Invalid The row is faulty.
+	// Invalid The row is invalid; its code names the reason.
 	Invalid int64 `json:"invalid"`
 
 	// Merged Groups or the profile of an existing user were completed.
@@ -322,7 +346,7 @@ type BulkRow struct {
 	// Examples: invalid_phone
 	Code *string `json:"code,omitempty"`
 
-	// Column The column at fault.
+	// Column The invalid column.
 	//
 	// Examples: phone
 	Column *string `json:"column,omitempty"`
@@ -333,9 +357,7 @@ type BulkRow struct {
 	Row    int64         `json:"row"`
 	Status BulkRowStatus `json:"status"`
 
-	// UserId A token without the scope accounts:read gets it for created users only.
-	//
-	// Examples: 0199a1b2-0000-7000-8000-000000000001
+	// UserId Examples: 0199a1b2-0000-7000-8000-000000000001
 	UserId *openapi_types.UUID `json:"user_id,omitempty"`
 }
 
@@ -363,8 +385,7 @@ type Contact struct {
 	IsActive bool               `json:"is_active"`
 
 	// Type Examples: phone
-	Type      string    `json:"type"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Type string `json:"type"`
 
 	// UserId Examples: 0199a1b2-0000-7000-8000-000000000001
 	UserId openapi_types.UUID `json:"user_id"`
@@ -432,10 +453,10 @@ type Counts struct {
 	// Examples: 1
 	Created int64 `json:"created"`
 
-	// Exists The phone belongs to a user already, and nothing was to be changed.
+	// Exists The phone belongs to a user already, and nothing was changed.
 	Exists int64 `json:"exists"`
 
-	// Invalid The row is faulty.
+	// Invalid The row is invalid; its code names the reason.
 	Invalid int64 `json:"invalid"`
 
 	// Merged Groups or the profile of an existing user were completed.
@@ -487,16 +508,19 @@ type Import struct {
 	Counts    Counts    `json:"counts"`
 	CreatedAt time.Time `json:"created_at"`
 
-	// Done Rows that had their turn; the counts add up to it.
+	// Done Rows with a result; the counts add up to it.
 	//
 	// Examples: 42000
 	Done int64 `json:"done"`
 
-	// ErrorCode Why the phase is failed; then nothing was written.
+	// ErrorCode Why the phase is failed. With IDENTIFIER_TAKEN nothing was written; otherwise the rows with a result were.
 	//
 	// Examples: IDENTIFIER_TAKEN
-	ErrorCode  *string    `json:"error_code,omitempty"`
-	FinishedAt *time.Time `json:"finished_at"`
+	ErrorCode *string `json:"error_code,omitempty"`
+
+	// ErrorMessage The same for people.
+	ErrorMessage *string    `json:"error_message,omitempty"`
+	FinishedAt   *time.Time `json:"finished_at"`
 
 	// Id Examples: 0199a1b2-0000-7000-8000-000000000001
 	Id openapi_types.UUID `json:"id"`
@@ -630,9 +654,7 @@ type NewContact struct {
 
 // NewContactType defines model for NewContactType.
 type NewContactType struct {
-	// Name Stored in lower case, without invisible characters and spaces at the ends: a letter, then letters, digits and underscores.
-	//
-	// Examples: telegram
+	// Name Examples: telegram
 	Name     string                 `json:"name"`
 	OnSecond NewContactTypeOnSecond `json:"on_second"`
 }
@@ -642,9 +664,7 @@ type NewContactTypeOnSecond string
 
 // NewGroup defines model for NewGroup.
 type NewGroup struct {
-	// Name Invisible characters and spaces at the ends are removed. Unique without regard to case.
-	//
-	// Examples: client
+	// Name Examples: client
 	Name string `json:"name"`
 }
 
@@ -711,7 +731,7 @@ type NewUserRow struct {
 
 // NewUsers defines model for NewUsers.
 type NewUsers struct {
-	// Interface Of older clients; not used.
+	// Interface Older clients send it; it is not used.
 	//
 	// Examples: backoffice
 	Interface *string      `json:"interface,omitempty"`
@@ -757,7 +777,7 @@ type ProblemDetails struct {
 	// Examples: User
 	Entity *string `json:"entity,omitempty"`
 
-	// Errors Every faulty field, at most 50, never with the value sent.
+	// Errors Every faulty field, never with the value sent.
 	Errors *[]Field `json:"errors,omitempty"`
 
 	// Id NOT_FOUND: the id asked for; absent for an identifier.
@@ -857,48 +877,10 @@ type UserSlice struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
-// Written defines model for Written.
-type Written struct {
-	// Id Examples: 0199a1b2-0000-7000-8000-000000000001
-	Id openapi_types.UUID `json:"id"`
-
-	// Version Rises with every change of the resource.
-	Version int64 `json:"version"`
-}
-
-// WrittenMembership defines model for WrittenMembership.
-type WrittenMembership struct {
-	// GroupId Examples: 0199a1b2-0000-7000-8000-000000000001
-	GroupId openapi_types.UUID `json:"group_id"`
-
-	// UserId Examples: 0199a1b2-0000-7000-8000-000000000001
-	UserId openapi_types.UUID `json:"user_id"`
-
-	// Version Rises with every change of the membership.
-	Version int64 `json:"version"`
-}
-
 // ListContactTypesParams defines parameters for ListContactTypes.
 type ListContactTypesParams struct {
 	// IfNoneMatch ETags that the client has; 304 if one of them is current.
 	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// GetContactTypeParams defines parameters for GetContactType.
-type GetContactTypeParams struct {
-	// IfNoneMatch ETags that the client has; 304 if one of them is current.
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// UpdateContactTypeParams defines parameters for UpdateContactType.
-type UpdateContactTypeParams struct {
-	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// AddContact201JSONResponseBody defines parameters for AddContact.
-type AddContact201JSONResponseBody struct {
-	union json.RawMessage
 }
 
 // ListUserContactsParams defines parameters for ListUserContacts.
@@ -907,28 +889,14 @@ type ListUserContactsParams struct {
 	IncludeInactive *bool `form:"include_inactive,omitempty" json:"include_inactive,omitempty"`
 }
 
-// DeactivateContactParams defines parameters for DeactivateContact.
-type DeactivateContactParams struct {
-	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
-	IfMatch *string `json:"If-Match,omitempty"`
+// GetImportResultParams defines parameters for GetImportResult.
+type GetImportResultParams struct {
+	// Sep Separator of the columns: a comma, a semicolon, or a tab.
+	Sep *GetImportResultParamsSep `form:"sep,omitempty" json:"sep,omitempty"`
 }
 
-// GetContactParams defines parameters for GetContact.
-type GetContactParams struct {
-	// IfNoneMatch ETags that the client has; 304 if one of them is current.
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// UpdateContactParams defines parameters for UpdateContact.
-type UpdateContactParams struct {
-	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// UpdateContact200JSONResponseBody defines parameters for UpdateContact.
-type UpdateContact200JSONResponseBody struct {
-	union json.RawMessage
-}
+// GetImportResultParamsSep defines parameters for GetImportResult.
+type GetImportResultParamsSep string
 
 // ListUserGroupMembershipsParams defines parameters for ListUserGroupMemberships.
 type ListUserGroupMembershipsParams struct {
@@ -945,50 +913,10 @@ type ListUserGroupMembershipsParams struct {
 	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
-// SetUserGroupMembership200JSONResponseBody defines parameters for SetUserGroupMembership.
-type SetUserGroupMembership200JSONResponseBody struct {
-	union json.RawMessage
-}
-
-// EndUserGroupMembershipParams defines parameters for EndUserGroupMembership.
-type EndUserGroupMembershipParams struct {
-	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetUserGroupMembershipParams defines parameters for GetUserGroupMembership.
-type GetUserGroupMembershipParams struct {
-	// IfNoneMatch ETags that the client has; 304 if one of them is current.
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// UpdateUserGroupMembershipParams defines parameters for UpdateUserGroupMembership.
-type UpdateUserGroupMembershipParams struct {
-	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// UpdateUserGroupMembership200JSONResponseBody defines parameters for UpdateUserGroupMembership.
-type UpdateUserGroupMembership200JSONResponseBody struct {
-	union json.RawMessage
-}
-
 // ListUserGroupsParams defines parameters for ListUserGroups.
 type ListUserGroupsParams struct {
 	// IfNoneMatch ETags that the client has; 304 if one of them is current.
 	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// GetUserGroupParams defines parameters for GetUserGroup.
-type GetUserGroupParams struct {
-	// IfNoneMatch ETags that the client has; 304 if one of them is current.
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// UpdateUserGroupParams defines parameters for UpdateUserGroup.
-type UpdateUserGroupParams struct {
-	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
-	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // ListUsersParams defines parameters for ListUsers.
@@ -1011,7 +939,7 @@ type ListUsersParams struct {
 	// GroupId Only users with an active membership in this group.
 	GroupId *openapi_types.UUID `form:"group_id,omitempty" json:"group_id,omitempty"`
 
-	// UpdatedSince Only users whose updated_at is this time or later. updated_at is the time of the statement, and the change is visible after its commit. To miss nothing, ask for the start of the last complete poll minus 2 minutes, and compare id and version: 60 s for the longest transaction, 5 s for the replica that answers, 55 s for clocks of database nodes that differ.
+	// UpdatedSince Only users changed at this time or later.
 	UpdatedSince *time.Time `form:"updated_since,omitempty" json:"updated_since,omitempty"`
 }
 
@@ -1020,17 +948,12 @@ type ListUsers200JSONResponseBody struct {
 	union json.RawMessage
 }
 
-// CreateUser201JSONResponseBody defines parameters for CreateUser.
-type CreateUser201JSONResponseBody struct {
-	union json.RawMessage
-}
-
 // CreateUsersParams defines parameters for CreateUsers.
 type CreateUsersParams struct {
-	// OnConflict What becomes of a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
+	// OnConflict What happens to a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
 	OnConflict *CreateUsersParamsOnConflict `form:"on_conflict,omitempty" json:"on_conflict,omitempty"`
 
-	// DryRun Say what would happen, and write nothing. False if left out.
+	// DryRun Return what would happen, and write nothing. False if left out.
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 }
 
@@ -1039,19 +962,19 @@ type CreateUsersParamsOnConflict string
 
 // UploadUsersMultipartBody defines parameters for UploadUsers.
 type UploadUsersMultipartBody struct {
-	// File CSV, XLSX or XLS with the columns phone and user_groups ("client,driver").
+	// File CSV, XLSX or XLS with the columns phone and user_groups ("client,driver"), or the result file of an import.
 	File openapi_types.File `json:"file"`
 }
 
 // UploadUsersParams defines parameters for UploadUsers.
 type UploadUsersParams struct {
-	// OnConflict What becomes of a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
+	// OnConflict What happens to a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
 	OnConflict *UploadUsersParamsOnConflict `form:"on_conflict,omitempty" json:"on_conflict,omitempty"`
 
-	// DryRun Say what would happen, and write nothing. False if left out.
+	// DryRun Return what would happen, and write nothing. False if left out.
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// Prefer respond-async makes the upload a job, however small it is.
+	// Prefer respond-async: do not wait for the import, however small it is.
 	Prefer *string `json:"Prefer,omitempty"`
 }
 
@@ -1075,13 +998,8 @@ type GetUserParams struct {
 
 // UpdateUserParams defines parameters for UpdateUser.
 type UpdateUserParams struct {
-	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
+	// IfMatch The ETag that the change is based on; 412 if the user has another version by now.
 	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// UpdateUser200JSONResponseBody defines parameters for UpdateUser.
-type UpdateUser200JSONResponseBody struct {
-	union json.RawMessage
 }
 
 // CreateContactTypeJSONRequestBody defines body for CreateContactType for application/json ContentType.
@@ -1141,254 +1059,6 @@ type UpdateUserJSONRequestBody = UserPatch
 // UpdateUserApplicationMergePatchPlusJSONRequestBody defines body for UpdateUser for application/merge-patch+json ContentType.
 type UpdateUserApplicationMergePatchPlusJSONRequestBody = UserPatch
 
-// AsContact returns the union data inside the AddContact201JSONResponseBody as a Contact
-func (t AddContact201JSONResponseBody) AsContact() (Contact, error) {
-	var body Contact
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromContact overwrites any union data inside the AddContact201JSONResponseBody as the provided Contact
-func (t *AddContact201JSONResponseBody) FromContact(v Contact) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeContact performs a merge with any union data inside the AddContact201JSONResponseBody, using the provided Contact
-func (t *AddContact201JSONResponseBody) MergeContact(v Contact) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsWritten returns the union data inside the AddContact201JSONResponseBody as a Written
-func (t AddContact201JSONResponseBody) AsWritten() (Written, error) {
-	var body Written
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromWritten overwrites any union data inside the AddContact201JSONResponseBody as the provided Written
-func (t *AddContact201JSONResponseBody) FromWritten(v Written) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeWritten performs a merge with any union data inside the AddContact201JSONResponseBody, using the provided Written
-func (t *AddContact201JSONResponseBody) MergeWritten(v Written) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t AddContact201JSONResponseBody) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *AddContact201JSONResponseBody) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
-// AsContact returns the union data inside the UpdateContact200JSONResponseBody as a Contact
-func (t UpdateContact200JSONResponseBody) AsContact() (Contact, error) {
-	var body Contact
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromContact overwrites any union data inside the UpdateContact200JSONResponseBody as the provided Contact
-func (t *UpdateContact200JSONResponseBody) FromContact(v Contact) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeContact performs a merge with any union data inside the UpdateContact200JSONResponseBody, using the provided Contact
-func (t *UpdateContact200JSONResponseBody) MergeContact(v Contact) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsWritten returns the union data inside the UpdateContact200JSONResponseBody as a Written
-func (t UpdateContact200JSONResponseBody) AsWritten() (Written, error) {
-	var body Written
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromWritten overwrites any union data inside the UpdateContact200JSONResponseBody as the provided Written
-func (t *UpdateContact200JSONResponseBody) FromWritten(v Written) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeWritten performs a merge with any union data inside the UpdateContact200JSONResponseBody, using the provided Written
-func (t *UpdateContact200JSONResponseBody) MergeWritten(v Written) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t UpdateContact200JSONResponseBody) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *UpdateContact200JSONResponseBody) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
-// AsMembership returns the union data inside the SetUserGroupMembership200JSONResponseBody as a Membership
-func (t SetUserGroupMembership200JSONResponseBody) AsMembership() (Membership, error) {
-	var body Membership
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromMembership overwrites any union data inside the SetUserGroupMembership200JSONResponseBody as the provided Membership
-func (t *SetUserGroupMembership200JSONResponseBody) FromMembership(v Membership) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeMembership performs a merge with any union data inside the SetUserGroupMembership200JSONResponseBody, using the provided Membership
-func (t *SetUserGroupMembership200JSONResponseBody) MergeMembership(v Membership) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsWrittenMembership returns the union data inside the SetUserGroupMembership200JSONResponseBody as a WrittenMembership
-func (t SetUserGroupMembership200JSONResponseBody) AsWrittenMembership() (WrittenMembership, error) {
-	var body WrittenMembership
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromWrittenMembership overwrites any union data inside the SetUserGroupMembership200JSONResponseBody as the provided WrittenMembership
-func (t *SetUserGroupMembership200JSONResponseBody) FromWrittenMembership(v WrittenMembership) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeWrittenMembership performs a merge with any union data inside the SetUserGroupMembership200JSONResponseBody, using the provided WrittenMembership
-func (t *SetUserGroupMembership200JSONResponseBody) MergeWrittenMembership(v WrittenMembership) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t SetUserGroupMembership200JSONResponseBody) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *SetUserGroupMembership200JSONResponseBody) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
-// AsMembership returns the union data inside the UpdateUserGroupMembership200JSONResponseBody as a Membership
-func (t UpdateUserGroupMembership200JSONResponseBody) AsMembership() (Membership, error) {
-	var body Membership
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromMembership overwrites any union data inside the UpdateUserGroupMembership200JSONResponseBody as the provided Membership
-func (t *UpdateUserGroupMembership200JSONResponseBody) FromMembership(v Membership) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeMembership performs a merge with any union data inside the UpdateUserGroupMembership200JSONResponseBody, using the provided Membership
-func (t *UpdateUserGroupMembership200JSONResponseBody) MergeMembership(v Membership) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsWrittenMembership returns the union data inside the UpdateUserGroupMembership200JSONResponseBody as a WrittenMembership
-func (t UpdateUserGroupMembership200JSONResponseBody) AsWrittenMembership() (WrittenMembership, error) {
-	var body WrittenMembership
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromWrittenMembership overwrites any union data inside the UpdateUserGroupMembership200JSONResponseBody as the provided WrittenMembership
-func (t *UpdateUserGroupMembership200JSONResponseBody) FromWrittenMembership(v WrittenMembership) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeWrittenMembership performs a merge with any union data inside the UpdateUserGroupMembership200JSONResponseBody, using the provided WrittenMembership
-func (t *UpdateUserGroupMembership200JSONResponseBody) MergeWrittenMembership(v WrittenMembership) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t UpdateUserGroupMembership200JSONResponseBody) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *UpdateUserGroupMembership200JSONResponseBody) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
 // AsUserPage returns the union data inside the ListUsers200JSONResponseBody as a UserPage
 func (t ListUsers200JSONResponseBody) AsUserPage() (UserPage, error) {
 	var body UserPage
@@ -1447,130 +1117,6 @@ func (t ListUsers200JSONResponseBody) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ListUsers200JSONResponseBody) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
-// AsUserDetail returns the union data inside the CreateUser201JSONResponseBody as a UserDetail
-func (t CreateUser201JSONResponseBody) AsUserDetail() (UserDetail, error) {
-	var body UserDetail
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromUserDetail overwrites any union data inside the CreateUser201JSONResponseBody as the provided UserDetail
-func (t *CreateUser201JSONResponseBody) FromUserDetail(v UserDetail) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeUserDetail performs a merge with any union data inside the CreateUser201JSONResponseBody, using the provided UserDetail
-func (t *CreateUser201JSONResponseBody) MergeUserDetail(v UserDetail) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsWritten returns the union data inside the CreateUser201JSONResponseBody as a Written
-func (t CreateUser201JSONResponseBody) AsWritten() (Written, error) {
-	var body Written
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromWritten overwrites any union data inside the CreateUser201JSONResponseBody as the provided Written
-func (t *CreateUser201JSONResponseBody) FromWritten(v Written) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeWritten performs a merge with any union data inside the CreateUser201JSONResponseBody, using the provided Written
-func (t *CreateUser201JSONResponseBody) MergeWritten(v Written) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t CreateUser201JSONResponseBody) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *CreateUser201JSONResponseBody) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
-// AsUserDetail returns the union data inside the UpdateUser200JSONResponseBody as a UserDetail
-func (t UpdateUser200JSONResponseBody) AsUserDetail() (UserDetail, error) {
-	var body UserDetail
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromUserDetail overwrites any union data inside the UpdateUser200JSONResponseBody as the provided UserDetail
-func (t *UpdateUser200JSONResponseBody) FromUserDetail(v UserDetail) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeUserDetail performs a merge with any union data inside the UpdateUser200JSONResponseBody, using the provided UserDetail
-func (t *UpdateUser200JSONResponseBody) MergeUserDetail(v UserDetail) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsWritten returns the union data inside the UpdateUser200JSONResponseBody as a Written
-func (t UpdateUser200JSONResponseBody) AsWritten() (Written, error) {
-	var body Written
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromWritten overwrites any union data inside the UpdateUser200JSONResponseBody as the provided Written
-func (t *UpdateUser200JSONResponseBody) FromWritten(v Written) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeWritten performs a merge with any union data inside the UpdateUser200JSONResponseBody, using the provided Written
-func (t *UpdateUser200JSONResponseBody) MergeWritten(v Written) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t UpdateUser200JSONResponseBody) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *UpdateUser200JSONResponseBody) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -1675,7 +1221,7 @@ type ClientInterface interface {
 	// GetContactType A contact type
 	//
 	// Corresponds with GET /accounts/contact-types/{id} (the `GetContactType` operationId).
-	GetContactType(ctx context.Context, id openapi_types.UUID, params *GetContactTypeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetContactType(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactTypeWithBody Change a contact type
 	//
@@ -1684,7 +1230,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactTypeWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactType Change a contact type
 	//
@@ -1693,7 +1239,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactType(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactType(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactTypeWithApplicationMergePatchPlusJSONBody Change a contact type
 	//
@@ -1702,11 +1248,11 @@ type ClientInterface interface {
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddContactWithBody Add a contact to a user
 	//
-	// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1715,7 +1261,7 @@ type ClientInterface interface {
 
 	// AddContact Add a contact to a user
 	//
-	// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1734,55 +1280,62 @@ type ClientInterface interface {
 	// It stays as history, and its value is free again. Needs the scope accounts:write.
 	//
 	// Corresponds with DELETE /accounts/contacts/{id} (the `DeactivateContact` operationId).
-	DeactivateContact(ctx context.Context, id openapi_types.UUID, params *DeactivateContactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeactivateContact(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetContact A contact
 	//
 	// Needs the scope accounts:read.
 	//
 	// Corresponds with GET /accounts/contacts/{id} (the `GetContact` operationId).
-	GetContact(ctx context.Context, id openapi_types.UUID, params *GetContactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetContact(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactWithBody Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContact Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContact(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContact(ctx context.Context, id openapi_types.UUID, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactWithApplicationMergePatchPlusJSONBody Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetImport How far an upload is
+	// CancelImport Cancel an import
 	//
-	// Needs the scope accounts:write.
+	// No more rows are written; rows that were written stay, and the import and its result can still be fetched. An import that has finished is left as it is, and the answer is 204 too. Needs the scope accounts:write.
+	//
+	// Corresponds with DELETE /accounts/imports/{id} (the `CancelImport` operationId).
+	CancelImport(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetImport Progress of an import
+	//
+	// A finished import is kept for 30 days. Needs the scope accounts:write.
 	//
 	// Corresponds with GET /accounts/imports/{id} (the `GetImport` operationId).
 	GetImport(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetImportResult The rows of an upload and what became of each, as CSV
+	// GetImportResult The rows of an import and their results, as CSV
 	//
-	// At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program would take for a formula begins with an apostrophe. Kept for 30 days. A token without the scope accounts:read gets user_id for created users only. Needs the scope accounts:write.
+	// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
 	//
 	// Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
-	GetImportResult(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetImportResult(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUserGroupMemberships The active memberships of a user, by group name, or of a group
 	//
@@ -1793,7 +1346,7 @@ type ClientInterface interface {
 
 	// SetUserGroupMembershipWithBody Put a user into a group
 	//
-	// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1802,7 +1355,7 @@ type ClientInterface interface {
 
 	// SetUserGroupMembership Put a user into a group
 	//
-	// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1832,41 +1385,41 @@ type ClientInterface interface {
 	// It stays as history. Ending it again changes nothing. Needs the scope accounts:write.
 	//
 	// Corresponds with DELETE /accounts/user-group-memberships/{user_id}/{group_id} (the `EndUserGroupMembership` operationId).
-	EndUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	EndUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUserGroupMembership A membership, active or ended
 	//
 	// Needs the scope accounts:read.
 	//
 	// Corresponds with GET /accounts/user-group-memberships/{user_id}/{group_id} (the `GetUserGroupMembership` operationId).
-	GetUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupMembershipWithBody End a membership or begin it again
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupMembershipWithBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupMembership End a membership or begin it again
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody End a membership or begin it again
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUserGroups All groups
 	//
@@ -1894,7 +1447,7 @@ type ClientInterface interface {
 	// GetUserGroup A group
 	//
 	// Corresponds with GET /accounts/user-groups/{id} (the `GetUserGroup` operationId).
-	GetUserGroup(ctx context.Context, id openapi_types.UUID, params *GetUserGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetUserGroup(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupWithBody Rename a group
 	//
@@ -1903,7 +1456,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroup Rename a group
 	//
@@ -1912,7 +1465,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroup(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroup(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupWithApplicationMergePatchPlusJSONBody Rename a group
 	//
@@ -1921,7 +1474,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUsers Users in the order of creation, by page or by cursor
 	//
@@ -1932,7 +1485,7 @@ type ClientInterface interface {
 
 	// CreateUserWithBody Create a user with contacts and groups
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1941,7 +1494,7 @@ type ClientInterface interface {
 
 	// CreateUser Create a user with contacts and groups
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1950,7 +1503,7 @@ type ClientInterface interface {
 
 	// CreateUsersWithBody Create up to 1000 users by phone
 	//
-	// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+	// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1959,7 +1512,7 @@ type ClientInterface interface {
 
 	// CreateUsers Create up to 1000 users by phone
 	//
-	// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+	// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1968,7 +1521,7 @@ type ClientInterface interface {
 
 	// UploadUsersWithBody Create users from a CSV, XLSX or XLS file
 	//
-	// The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, give 202 and an import. Needs the scope accounts:write.
+	// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2002,14 +1555,14 @@ type ClientInterface interface {
 
 	// GetUser A user with groups and contacts
 	//
-	// A token without the scope gets its own user, as long as that is active. Needs the scope accounts:read.
+	// A token without the scope gets its own user. Needs the scope accounts:read.
 	//
 	// Corresponds with GET /accounts/users/{user_id} (the `GetUser` operationId).
 	GetUser(ctx context.Context, userId openapi_types.UUID, params *GetUserParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserWithBody Change a user's profile or activity
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2018,7 +1571,7 @@ type ClientInterface interface {
 
 	// UpdateUser Change a user's profile or activity
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2027,7 +1580,7 @@ type ClientInterface interface {
 
 	// UpdateUserWithApplicationMergePatchPlusJSONBody Change a user's profile or activity
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
@@ -2108,8 +1661,8 @@ func (c *Client) CreateContactType(ctx context.Context, body CreateContactTypeJS
 // GetContactType A contact type
 //
 // Corresponds with GET /accounts/contact-types/{id} (the `GetContactType` operationId).
-func (c *Client) GetContactType(ctx context.Context, id openapi_types.UUID, params *GetContactTypeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetContactTypeRequest(c.Server, id, params)
+func (c *Client) GetContactType(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetContactTypeRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -2127,8 +1680,8 @@ func (c *Client) GetContactType(ctx context.Context, id openapi_types.UUID, para
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *Client) UpdateContactTypeWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactTypeRequestWithBody(c.Server, id, params, contentType, body)
+func (c *Client) UpdateContactTypeWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactTypeRequestWithBody(c.Server, id, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2146,8 +1699,8 @@ func (c *Client) UpdateContactTypeWithBody(ctx context.Context, id openapi_types
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *Client) UpdateContactType(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactTypeRequest(c.Server, id, params, body)
+func (c *Client) UpdateContactType(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactTypeRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2165,8 +1718,8 @@ func (c *Client) UpdateContactType(ctx context.Context, id openapi_types.UUID, p
 // Takes a body of the `application/merge-patch+json` content type.
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *Client) UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, params, body)
+func (c *Client) UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2179,7 +1732,7 @@ func (c *Client) UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx cont
 
 // AddContactWithBody Add a contact to a user
 //
-// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2198,7 +1751,7 @@ func (c *Client) AddContactWithBody(ctx context.Context, contentType string, bod
 
 // AddContact Add a contact to a user
 //
-// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2237,8 +1790,8 @@ func (c *Client) ListUserContacts(ctx context.Context, userId openapi_types.UUID
 // It stays as history, and its value is free again. Needs the scope accounts:write.
 //
 // Corresponds with DELETE /accounts/contacts/{id} (the `DeactivateContact` operationId).
-func (c *Client) DeactivateContact(ctx context.Context, id openapi_types.UUID, params *DeactivateContactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeactivateContactRequest(c.Server, id, params)
+func (c *Client) DeactivateContact(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeactivateContactRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -2254,8 +1807,8 @@ func (c *Client) DeactivateContact(ctx context.Context, id openapi_types.UUID, p
 // Needs the scope accounts:read.
 //
 // Corresponds with GET /accounts/contacts/{id} (the `GetContact` operationId).
-func (c *Client) GetContact(ctx context.Context, id openapi_types.UUID, params *GetContactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetContactRequest(c.Server, id, params)
+func (c *Client) GetContact(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetContactRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -2268,13 +1821,13 @@ func (c *Client) GetContact(ctx context.Context, id openapi_types.UUID, params *
 
 // UpdateContactWithBody Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *Client) UpdateContactWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactRequestWithBody(c.Server, id, params, contentType, body)
+func (c *Client) UpdateContactWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactRequestWithBody(c.Server, id, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2287,13 +1840,13 @@ func (c *Client) UpdateContactWithBody(ctx context.Context, id openapi_types.UUI
 
 // UpdateContact Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *Client) UpdateContact(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactRequest(c.Server, id, params, body)
+func (c *Client) UpdateContact(ctx context.Context, id openapi_types.UUID, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2306,13 +1859,13 @@ func (c *Client) UpdateContact(ctx context.Context, id openapi_types.UUID, param
 
 // UpdateContactWithApplicationMergePatchPlusJSONBody Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type.
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *Client) UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, params, body)
+func (c *Client) UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2323,9 +1876,26 @@ func (c *Client) UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.
 	return c.Client.Do(req)
 }
 
-// GetImport How far an upload is
+// CancelImport Cancel an import
 //
-// Needs the scope accounts:write.
+// No more rows are written; rows that were written stay, and the import and its result can still be fetched. An import that has finished is left as it is, and the answer is 204 too. Needs the scope accounts:write.
+//
+// Corresponds with DELETE /accounts/imports/{id} (the `CancelImport` operationId).
+func (c *Client) CancelImport(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelImportRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetImport Progress of an import
+//
+// A finished import is kept for 30 days. Needs the scope accounts:write.
 //
 // Corresponds with GET /accounts/imports/{id} (the `GetImport` operationId).
 func (c *Client) GetImport(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2340,13 +1910,13 @@ func (c *Client) GetImport(ctx context.Context, id openapi_types.UUID, reqEditor
 	return c.Client.Do(req)
 }
 
-// GetImportResult The rows of an upload and what became of each, as CSV
+// GetImportResult The rows of an import and their results, as CSV
 //
-// At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program would take for a formula begins with an apostrophe. Kept for 30 days. A token without the scope accounts:read gets user_id for created users only. Needs the scope accounts:write.
+// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
 //
 // Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
-func (c *Client) GetImportResult(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetImportResultRequest(c.Server, id)
+func (c *Client) GetImportResult(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetImportResultRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2376,7 +1946,7 @@ func (c *Client) ListUserGroupMemberships(ctx context.Context, params *ListUserG
 
 // SetUserGroupMembershipWithBody Put a user into a group
 //
-// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2395,7 +1965,7 @@ func (c *Client) SetUserGroupMembershipWithBody(ctx context.Context, contentType
 
 // SetUserGroupMembership Put a user into a group
 //
-// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2455,8 +2025,8 @@ func (c *Client) SetUserGroupMemberships(ctx context.Context, body SetUserGroupM
 // It stays as history. Ending it again changes nothing. Needs the scope accounts:write.
 //
 // Corresponds with DELETE /accounts/user-group-memberships/{user_id}/{group_id} (the `EndUserGroupMembership` operationId).
-func (c *Client) EndUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewEndUserGroupMembershipRequest(c.Server, userId, groupId, params)
+func (c *Client) EndUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndUserGroupMembershipRequest(c.Server, userId, groupId)
 	if err != nil {
 		return nil, err
 	}
@@ -2472,8 +2042,8 @@ func (c *Client) EndUserGroupMembership(ctx context.Context, userId openapi_type
 // Needs the scope accounts:read.
 //
 // Corresponds with GET /accounts/user-group-memberships/{user_id}/{group_id} (the `GetUserGroupMembership` operationId).
-func (c *Client) GetUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetUserGroupMembershipRequest(c.Server, userId, groupId, params)
+func (c *Client) GetUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUserGroupMembershipRequest(c.Server, userId, groupId)
 	if err != nil {
 		return nil, err
 	}
@@ -2486,13 +2056,13 @@ func (c *Client) GetUserGroupMembership(ctx context.Context, userId openapi_type
 
 // UpdateUserGroupMembershipWithBody End a membership or begin it again
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *Client) UpdateUserGroupMembershipWithBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupMembershipRequestWithBody(c.Server, userId, groupId, params, contentType, body)
+func (c *Client) UpdateUserGroupMembershipWithBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupMembershipRequestWithBody(c.Server, userId, groupId, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2505,13 +2075,13 @@ func (c *Client) UpdateUserGroupMembershipWithBody(ctx context.Context, userId o
 
 // UpdateUserGroupMembership End a membership or begin it again
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *Client) UpdateUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupMembershipRequest(c.Server, userId, groupId, params, body)
+func (c *Client) UpdateUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupMembershipRequest(c.Server, userId, groupId, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2524,13 +2094,13 @@ func (c *Client) UpdateUserGroupMembership(ctx context.Context, userId openapi_t
 
 // UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody End a membership or begin it again
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type.
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *Client) UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody(c.Server, userId, groupId, params, body)
+func (c *Client) UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody(c.Server, userId, groupId, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2597,8 +2167,8 @@ func (c *Client) CreateUserGroup(ctx context.Context, body CreateUserGroupJSONRe
 // GetUserGroup A group
 //
 // Corresponds with GET /accounts/user-groups/{id} (the `GetUserGroup` operationId).
-func (c *Client) GetUserGroup(ctx context.Context, id openapi_types.UUID, params *GetUserGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetUserGroupRequest(c.Server, id, params)
+func (c *Client) GetUserGroup(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUserGroupRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -2616,8 +2186,8 @@ func (c *Client) GetUserGroup(ctx context.Context, id openapi_types.UUID, params
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *Client) UpdateUserGroupWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupRequestWithBody(c.Server, id, params, contentType, body)
+func (c *Client) UpdateUserGroupWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupRequestWithBody(c.Server, id, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2635,8 +2205,8 @@ func (c *Client) UpdateUserGroupWithBody(ctx context.Context, id openapi_types.U
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *Client) UpdateUserGroup(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupRequest(c.Server, id, params, body)
+func (c *Client) UpdateUserGroup(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2654,8 +2224,8 @@ func (c *Client) UpdateUserGroup(ctx context.Context, id openapi_types.UUID, par
 // Takes a body of the `application/merge-patch+json` content type.
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *Client) UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, params, body)
+func (c *Client) UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2685,7 +2255,7 @@ func (c *Client) ListUsers(ctx context.Context, params *ListUsersParams, reqEdit
 
 // CreateUserWithBody Create a user with contacts and groups
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2704,7 +2274,7 @@ func (c *Client) CreateUserWithBody(ctx context.Context, contentType string, bod
 
 // CreateUser Create a user with contacts and groups
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2723,7 +2293,7 @@ func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody,
 
 // CreateUsersWithBody Create up to 1000 users by phone
 //
-// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2742,7 +2312,7 @@ func (c *Client) CreateUsersWithBody(ctx context.Context, params *CreateUsersPar
 
 // CreateUsers Create up to 1000 users by phone
 //
-// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2761,7 +2331,7 @@ func (c *Client) CreateUsers(ctx context.Context, params *CreateUsersParams, bod
 
 // UploadUsersWithBody Create users from a CSV, XLSX or XLS file
 //
-// The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, give 202 and an import. Needs the scope accounts:write.
+// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2835,7 +2405,7 @@ func (c *Client) LookupUsers(ctx context.Context, body LookupUsersJSONRequestBod
 
 // GetUser A user with groups and contacts
 //
-// A token without the scope gets its own user, as long as that is active. Needs the scope accounts:read.
+// A token without the scope gets its own user. Needs the scope accounts:read.
 //
 // Corresponds with GET /accounts/users/{user_id} (the `GetUser` operationId).
 func (c *Client) GetUser(ctx context.Context, userId openapi_types.UUID, params *GetUserParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2852,7 +2422,7 @@ func (c *Client) GetUser(ctx context.Context, userId openapi_types.UUID, params 
 
 // UpdateUserWithBody Change a user's profile or activity
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2871,7 +2441,7 @@ func (c *Client) UpdateUserWithBody(ctx context.Context, userId openapi_types.UU
 
 // UpdateUser Change a user's profile or activity
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2890,7 +2460,7 @@ func (c *Client) UpdateUser(ctx context.Context, userId openapi_types.UUID, para
 
 // UpdateUserWithApplicationMergePatchPlusJSONBody Change a user's profile or activity
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type.
 //
@@ -3037,7 +2607,7 @@ func NewCreateContactTypeRequestWithBody(server string, contentType string, body
 }
 
 // NewGetContactTypeRequest constructs an http.Request for the GetContactType method
-func NewGetContactTypeRequest(server string, id openapi_types.UUID, params *GetContactTypeParams) (*http.Request, error) {
+func NewGetContactTypeRequest(server string, id openapi_types.UUID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3067,48 +2637,33 @@ func NewGetContactTypeRequest(server string, id openapi_types.UUID, params *GetC
 		return nil, err
 	}
 
-	if params != nil {
-
-		if params.IfNoneMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-None-Match", headerParam0)
-		}
-
-	}
-
 	return req, nil
 }
 
 // NewUpdateContactTypeRequest calls the generic UpdateContactType builder with application/json body
-func NewUpdateContactTypeRequest(server string, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody) (*http.Request, error) {
+func NewUpdateContactTypeRequest(server string, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateContactTypeRequestWithBody(server, id, params, "application/json", bodyReader)
+	return NewUpdateContactTypeRequestWithBody(server, id, "application/json", bodyReader)
 }
 
 // NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateContactType builder with application/merge-patch+json body
-func NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+func NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateContactTypeRequestWithBody(server, id, params, "application/merge-patch+json", bodyReader)
+	return NewUpdateContactTypeRequestWithBody(server, id, "application/merge-patch+json", bodyReader)
 }
 
 // NewUpdateContactTypeRequestWithBody constructs an http.Request for the UpdateContactType method, with any body, and a specified content type
-func NewUpdateContactTypeRequestWithBody(server string, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateContactTypeRequestWithBody(server string, id openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3139,21 +2694,6 @@ func NewUpdateContactTypeRequestWithBody(server string, id openapi_types.UUID, p
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IfMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-Match", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -3260,7 +2800,7 @@ func NewListUserContactsRequest(server string, userId openapi_types.UUID, params
 }
 
 // NewDeactivateContactRequest constructs an http.Request for the DeactivateContact method
-func NewDeactivateContactRequest(server string, id openapi_types.UUID, params *DeactivateContactParams) (*http.Request, error) {
+func NewDeactivateContactRequest(server string, id openapi_types.UUID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3290,26 +2830,11 @@ func NewDeactivateContactRequest(server string, id openapi_types.UUID, params *D
 		return nil, err
 	}
 
-	if params != nil {
-
-		if params.IfMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-Match", headerParam0)
-		}
-
-	}
-
 	return req, nil
 }
 
 // NewGetContactRequest constructs an http.Request for the GetContact method
-func NewGetContactRequest(server string, id openapi_types.UUID, params *GetContactParams) (*http.Request, error) {
+func NewGetContactRequest(server string, id openapi_types.UUID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3339,48 +2864,33 @@ func NewGetContactRequest(server string, id openapi_types.UUID, params *GetConta
 		return nil, err
 	}
 
-	if params != nil {
-
-		if params.IfNoneMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-None-Match", headerParam0)
-		}
-
-	}
-
 	return req, nil
 }
 
 // NewUpdateContactRequest calls the generic UpdateContact builder with application/json body
-func NewUpdateContactRequest(server string, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody) (*http.Request, error) {
+func NewUpdateContactRequest(server string, id openapi_types.UUID, body UpdateContactJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateContactRequestWithBody(server, id, params, "application/json", bodyReader)
+	return NewUpdateContactRequestWithBody(server, id, "application/json", bodyReader)
 }
 
 // NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateContact builder with application/merge-patch+json body
-func NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+func NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateContactRequestWithBody(server, id, params, "application/merge-patch+json", bodyReader)
+	return NewUpdateContactRequestWithBody(server, id, "application/merge-patch+json", bodyReader)
 }
 
 // NewUpdateContactRequestWithBody constructs an http.Request for the UpdateContact method, with any body, and a specified content type
-func NewUpdateContactRequestWithBody(server string, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateContactRequestWithBody(server string, id openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3412,19 +2922,38 @@ func NewUpdateContactRequestWithBody(server string, id openapi_types.UUID, param
 
 	req.Header.Add("Content-Type", contentType)
 
-	if params != nil {
+	return req, nil
+}
 
-		if params.IfMatch != nil {
-			var headerParam0 string
+// NewCancelImportRequest constructs an http.Request for the CancelImport method
+func NewCancelImportRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+	var err error
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
+	var pathParam0 string
 
-			req.Header.Set("If-Match", headerParam0)
-		}
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
 
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/accounts/imports/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -3465,7 +2994,7 @@ func NewGetImportRequest(server string, id openapi_types.UUID) (*http.Request, e
 }
 
 // NewGetImportResultRequest constructs an http.Request for the GetImportResult method
-func NewGetImportResultRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+func NewGetImportResultRequest(server string, id openapi_types.UUID, params *GetImportResultParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3488,6 +3017,33 @@ func NewGetImportResultRequest(server string, id openapi_types.UUID) (*http.Requ
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Sep != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sep", *params.Sep, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -3669,7 +3225,7 @@ func NewSetUserGroupMembershipsRequestWithBody(server string, contentType string
 }
 
 // NewEndUserGroupMembershipRequest constructs an http.Request for the EndUserGroupMembership method
-func NewEndUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams) (*http.Request, error) {
+func NewEndUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3706,26 +3262,11 @@ func NewEndUserGroupMembershipRequest(server string, userId openapi_types.UUID, 
 		return nil, err
 	}
 
-	if params != nil {
-
-		if params.IfMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-Match", headerParam0)
-		}
-
-	}
-
 	return req, nil
 }
 
 // NewGetUserGroupMembershipRequest constructs an http.Request for the GetUserGroupMembership method
-func NewGetUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams) (*http.Request, error) {
+func NewGetUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3762,48 +3303,33 @@ func NewGetUserGroupMembershipRequest(server string, userId openapi_types.UUID, 
 		return nil, err
 	}
 
-	if params != nil {
-
-		if params.IfNoneMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-None-Match", headerParam0)
-		}
-
-	}
-
 	return req, nil
 }
 
 // NewUpdateUserGroupMembershipRequest calls the generic UpdateUserGroupMembership builder with application/json body
-func NewUpdateUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody) (*http.Request, error) {
+func NewUpdateUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateUserGroupMembershipRequestWithBody(server, userId, groupId, params, "application/json", bodyReader)
+	return NewUpdateUserGroupMembershipRequestWithBody(server, userId, groupId, "application/json", bodyReader)
 }
 
 // NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateUserGroupMembership builder with application/merge-patch+json body
-func NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+func NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody(server string, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateUserGroupMembershipRequestWithBody(server, userId, groupId, params, "application/merge-patch+json", bodyReader)
+	return NewUpdateUserGroupMembershipRequestWithBody(server, userId, groupId, "application/merge-patch+json", bodyReader)
 }
 
 // NewUpdateUserGroupMembershipRequestWithBody constructs an http.Request for the UpdateUserGroupMembership method, with any body, and a specified content type
-func NewUpdateUserGroupMembershipRequestWithBody(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateUserGroupMembershipRequestWithBody(server string, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3841,21 +3367,6 @@ func NewUpdateUserGroupMembershipRequestWithBody(server string, userId openapi_t
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IfMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-Match", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -3943,7 +3454,7 @@ func NewCreateUserGroupRequestWithBody(server string, contentType string, body i
 }
 
 // NewGetUserGroupRequest constructs an http.Request for the GetUserGroup method
-func NewGetUserGroupRequest(server string, id openapi_types.UUID, params *GetUserGroupParams) (*http.Request, error) {
+func NewGetUserGroupRequest(server string, id openapi_types.UUID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3973,48 +3484,33 @@ func NewGetUserGroupRequest(server string, id openapi_types.UUID, params *GetUse
 		return nil, err
 	}
 
-	if params != nil {
-
-		if params.IfNoneMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-None-Match", headerParam0)
-		}
-
-	}
-
 	return req, nil
 }
 
 // NewUpdateUserGroupRequest calls the generic UpdateUserGroup builder with application/json body
-func NewUpdateUserGroupRequest(server string, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody) (*http.Request, error) {
+func NewUpdateUserGroupRequest(server string, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateUserGroupRequestWithBody(server, id, params, "application/json", bodyReader)
+	return NewUpdateUserGroupRequestWithBody(server, id, "application/json", bodyReader)
 }
 
 // NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateUserGroup builder with application/merge-patch+json body
-func NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+func NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateUserGroupRequestWithBody(server, id, params, "application/merge-patch+json", bodyReader)
+	return NewUpdateUserGroupRequestWithBody(server, id, "application/merge-patch+json", bodyReader)
 }
 
 // NewUpdateUserGroupRequestWithBody constructs an http.Request for the UpdateUserGroup method, with any body, and a specified content type
-func NewUpdateUserGroupRequestWithBody(server string, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateUserGroupRequestWithBody(server string, id openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4045,21 +3541,6 @@ func NewUpdateUserGroupRequestWithBody(server string, id openapi_types.UUID, par
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IfMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-Match", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -4774,7 +4255,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/contact-types/{id} (the `GetContactType` operationId).
-	GetContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, params *GetContactTypeParams, reqEditors ...RequestEditorFn) (*GetContactTypeResponse, error)
+	GetContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetContactTypeResponse, error)
 
 	// UpdateContactTypeWithBodyWithResponse Change a contact type
 	//
@@ -4783,7 +4264,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
+	UpdateContactTypeWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
 
 	// UpdateContactTypeWithResponse Change a contact type
 	//
@@ -4792,7 +4273,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
+	UpdateContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
 
 	// UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse Change a contact type
 	//
@@ -4801,11 +4282,11 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
+	UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
 
 	// AddContactWithBodyWithResponse Add a contact to a user
 	//
-	// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4814,7 +4295,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddContactWithResponse Add a contact to a user
 	//
-	// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4837,7 +4318,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /accounts/contacts/{id} (the `DeactivateContact` operationId).
-	DeactivateContactWithResponse(ctx context.Context, id openapi_types.UUID, params *DeactivateContactParams, reqEditors ...RequestEditorFn) (*DeactivateContactResponse, error)
+	DeactivateContactWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*DeactivateContactResponse, error)
 
 	// GetContactWithResponse A contact
 	//
@@ -4846,52 +4327,61 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/contacts/{id} (the `GetContact` operationId).
-	GetContactWithResponse(ctx context.Context, id openapi_types.UUID, params *GetContactParams, reqEditors ...RequestEditorFn) (*GetContactResponse, error)
+	GetContactWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetContactResponse, error)
 
 	// UpdateContactWithBodyWithResponse Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
+	UpdateContactWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
 
 	// UpdateContactWithResponse Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
+	UpdateContactWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
 
 	// UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
+	UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
 
-	// GetImportWithResponse How far an upload is
+	// CancelImportWithResponse Cancel an import
 	//
-	// Needs the scope accounts:write.
+	// No more rows are written; rows that were written stay, and the import and its result can still be fetched. An import that has finished is left as it is, and the answer is 204 too. Needs the scope accounts:write.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /accounts/imports/{id} (the `CancelImport` operationId).
+	CancelImportWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*CancelImportResponse, error)
+
+	// GetImportWithResponse Progress of an import
+	//
+	// A finished import is kept for 30 days. Needs the scope accounts:write.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/imports/{id} (the `GetImport` operationId).
 	GetImportWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetImportResponse, error)
 
-	// GetImportResultWithResponse The rows of an upload and what became of each, as CSV
+	// GetImportResultWithResponse The rows of an import and their results, as CSV
 	//
-	// At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program would take for a formula begins with an apostrophe. Kept for 30 days. A token without the scope accounts:read gets user_id for created users only. Needs the scope accounts:write.
+	// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
-	GetImportResultWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetImportResultResponse, error)
+	GetImportResultWithResponse(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*GetImportResultResponse, error)
 
 	// ListUserGroupMembershipsWithResponse The active memberships of a user, by group name, or of a group
 	//
@@ -4904,7 +4394,7 @@ type ClientWithResponsesInterface interface {
 
 	// SetUserGroupMembershipWithBodyWithResponse Put a user into a group
 	//
-	// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4913,7 +4403,7 @@ type ClientWithResponsesInterface interface {
 
 	// SetUserGroupMembershipWithResponse Put a user into a group
 	//
-	// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4945,7 +4435,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /accounts/user-group-memberships/{user_id}/{group_id} (the `EndUserGroupMembership` operationId).
-	EndUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*EndUserGroupMembershipResponse, error)
+	EndUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*EndUserGroupMembershipResponse, error)
 
 	// GetUserGroupMembershipWithResponse A membership, active or ended
 	//
@@ -4954,34 +4444,34 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/user-group-memberships/{user_id}/{group_id} (the `GetUserGroupMembership` operationId).
-	GetUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*GetUserGroupMembershipResponse, error)
+	GetUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetUserGroupMembershipResponse, error)
 
 	// UpdateUserGroupMembershipWithBodyWithResponse End a membership or begin it again
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
+	UpdateUserGroupMembershipWithBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
 
 	// UpdateUserGroupMembershipWithResponse End a membership or begin it again
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
+	UpdateUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
 
 	// UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse End a membership or begin it again
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
+	UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
 
 	// ListUserGroupsWithResponse All groups
 	//
@@ -5013,7 +4503,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/user-groups/{id} (the `GetUserGroup` operationId).
-	GetUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, params *GetUserGroupParams, reqEditors ...RequestEditorFn) (*GetUserGroupResponse, error)
+	GetUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetUserGroupResponse, error)
 
 	// UpdateUserGroupWithBodyWithResponse Rename a group
 	//
@@ -5022,7 +4512,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
+	UpdateUserGroupWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
 
 	// UpdateUserGroupWithResponse Rename a group
 	//
@@ -5031,7 +4521,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
+	UpdateUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
 
 	// UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse Rename a group
 	//
@@ -5040,7 +4530,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
+	UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
 
 	// ListUsersWithResponse Users in the order of creation, by page or by cursor
 	//
@@ -5053,7 +4543,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateUserWithBodyWithResponse Create a user with contacts and groups
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5062,7 +4552,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateUserWithResponse Create a user with contacts and groups
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5071,7 +4561,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateUsersWithBodyWithResponse Create up to 1000 users by phone
 	//
-	// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+	// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5080,7 +4570,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateUsersWithResponse Create up to 1000 users by phone
 	//
-	// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+	// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5089,7 +4579,7 @@ type ClientWithResponsesInterface interface {
 
 	// UploadUsersWithBodyWithResponse Create users from a CSV, XLSX or XLS file
 	//
-	// The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, give 202 and an import. Needs the scope accounts:write.
+	// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5125,7 +4615,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetUserWithResponse A user with groups and contacts
 	//
-	// A token without the scope gets its own user, as long as that is active. Needs the scope accounts:read.
+	// A token without the scope gets its own user. Needs the scope accounts:read.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -5134,7 +4624,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateUserWithBodyWithResponse Change a user's profile or activity
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5143,7 +4633,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateUserWithResponse Change a user's profile or activity
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5152,7 +4642,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateUserWithApplicationMergePatchPlusJSONBodyWithResponse Change a user's profile or activity
 	//
-	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+	// Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5281,7 +4771,6 @@ func (r ListContactTypesResponse) ContentType() string {
 
 // CreateContactTypeResponse201Headers the declared response headers of an HTTP 201 response for CreateContactType
 type CreateContactTypeResponse201Headers struct {
-	ETag       *string
 	Location   *string
 	XRequestID *string
 }
@@ -5394,15 +4883,6 @@ func (r CreateContactTypeResponse) ContentType() string {
 
 // GetContactTypeResponse200Headers the declared response headers of an HTTP 200 response for GetContactType
 type GetContactTypeResponse200Headers struct {
-	ETag        *string
-	XCache      *string
-	XDataSource *string
-	XRequestID  *string
-}
-
-// GetContactTypeResponse304Headers the declared response headers of an HTTP 304 response for GetContactType
-type GetContactTypeResponse304Headers struct {
-	ETag        *string
 	XCache      *string
 	XDataSource *string
 	XRequestID  *string
@@ -5427,8 +4907,6 @@ type GetContactTypeResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *GetContactTypeResponse200Headers
-	// Headers304 the parsed response headers for an HTTP 304 response
-	Headers304 *GetContactTypeResponse304Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -5497,7 +4975,6 @@ func (r GetContactTypeResponse) ContentType() string {
 
 // UpdateContactTypeResponse200Headers the declared response headers of an HTTP 200 response for UpdateContactType
 type UpdateContactTypeResponse200Headers struct {
-	ETag       *string
 	XRequestID *string
 }
 
@@ -5516,8 +4993,6 @@ type UpdateContactTypeResponse struct {
 	ApplicationproblemJSON404 *Problem
 	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
 	ApplicationproblemJSON409 *Problem
-	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
-	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationproblemJSON413 *Problem
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -5560,11 +5035,6 @@ func (r UpdateContactTypeResponse) GetApplicationproblemJSON404() *Problem {
 // GetApplicationproblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
 func (r UpdateContactTypeResponse) GetApplicationproblemJSON409() *Problem {
 	return r.ApplicationproblemJSON409
-}
-
-// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
-func (r UpdateContactTypeResponse) GetApplicationproblemJSON412() *Problem {
-	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -5623,7 +5093,6 @@ func (r UpdateContactTypeResponse) ContentType() string {
 
 // AddContactResponse201Headers the declared response headers of an HTTP 201 response for AddContact
 type AddContactResponse201Headers struct {
-	ETag       *string
 	Location   *string
 	XRequestID *string
 }
@@ -5632,7 +5101,7 @@ type AddContactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *AddContact201JSONResponseBody
+	JSON201 *Contact
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -5658,7 +5127,7 @@ type AddContactResponse struct {
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r AddContactResponse) GetJSON201() *AddContact201JSONResponseBody {
+func (r AddContactResponse) GetJSON201() *Contact {
 	return r.JSON201
 }
 
@@ -5856,8 +5325,6 @@ type DeactivateContactResponse struct {
 	ApplicationproblemJSON403 *Problem
 	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
 	ApplicationproblemJSON404 *Problem
-	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
-	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
 	ApplicationproblemJSON429 *Problem
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
@@ -5886,11 +5353,6 @@ func (r DeactivateContactResponse) GetApplicationproblemJSON403() *Problem {
 // GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
 func (r DeactivateContactResponse) GetApplicationproblemJSON404() *Problem {
 	return r.ApplicationproblemJSON404
-}
-
-// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
-func (r DeactivateContactResponse) GetApplicationproblemJSON412() *Problem {
-	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
@@ -5939,15 +5401,6 @@ func (r DeactivateContactResponse) ContentType() string {
 
 // GetContactResponse200Headers the declared response headers of an HTTP 200 response for GetContact
 type GetContactResponse200Headers struct {
-	ETag        *string
-	XCache      *string
-	XDataSource *string
-	XRequestID  *string
-}
-
-// GetContactResponse304Headers the declared response headers of an HTTP 304 response for GetContact
-type GetContactResponse304Headers struct {
-	ETag        *string
 	XCache      *string
 	XDataSource *string
 	XRequestID  *string
@@ -5974,8 +5427,6 @@ type GetContactResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *GetContactResponse200Headers
-	// Headers304 the parsed response headers for an HTTP 304 response
-	Headers304 *GetContactResponse304Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -6049,7 +5500,6 @@ func (r GetContactResponse) ContentType() string {
 
 // UpdateContactResponse200Headers the declared response headers of an HTTP 200 response for UpdateContact
 type UpdateContactResponse200Headers struct {
-	ETag       *string
 	XRequestID *string
 }
 
@@ -6057,7 +5507,7 @@ type UpdateContactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *UpdateContact200JSONResponseBody
+	JSON200 *Contact
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6068,8 +5518,6 @@ type UpdateContactResponse struct {
 	ApplicationproblemJSON404 *Problem
 	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
 	ApplicationproblemJSON409 *Problem
-	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
-	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationproblemJSON413 *Problem
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -6085,7 +5533,7 @@ type UpdateContactResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r UpdateContactResponse) GetJSON200() *UpdateContact200JSONResponseBody {
+func (r UpdateContactResponse) GetJSON200() *Contact {
 	return r.JSON200
 }
 
@@ -6112,11 +5560,6 @@ func (r UpdateContactResponse) GetApplicationproblemJSON404() *Problem {
 // GetApplicationproblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
 func (r UpdateContactResponse) GetApplicationproblemJSON409() *Problem {
 	return r.ApplicationproblemJSON409
-}
-
-// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
-func (r UpdateContactResponse) GetApplicationproblemJSON412() *Problem {
-	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -6167,6 +5610,96 @@ func (r UpdateContactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateContactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CancelImportResponse204Headers the declared response headers of an HTTP 204 response for CancelImport
+type CancelImportResponse204Headers struct {
+	XRequestID *string
+}
+
+type CancelImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *Problem
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers204 the parsed response headers for an HTTP 204 response
+	Headers204 *CancelImportResponse204Headers
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON400() *Problem {
+	return r.ApplicationproblemJSON400
+}
+
+// GetApplicationproblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON401() *Problem {
+	return r.ApplicationproblemJSON401
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON403() *Problem {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON404() *Problem {
+	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON429() *Problem {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSON500 returns the response for an HTTP 500 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON500() *Problem {
+	return r.ApplicationproblemJSON500
+}
+
+// GetApplicationproblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r CancelImportResponse) GetApplicationproblemJSON503() *Problem {
+	return r.ApplicationproblemJSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelImportResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6462,7 +5995,6 @@ func (r ListUserGroupMembershipsResponse) ContentType() string {
 
 // SetUserGroupMembershipResponse200Headers the declared response headers of an HTTP 200 response for SetUserGroupMembership
 type SetUserGroupMembershipResponse200Headers struct {
-	ETag       *string
 	XRequestID *string
 }
 
@@ -6470,7 +6002,7 @@ type SetUserGroupMembershipResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *SetUserGroupMembership200JSONResponseBody
+	JSON200 *Membership
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6494,7 +6026,7 @@ type SetUserGroupMembershipResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r SetUserGroupMembershipResponse) GetJSON200() *SetUserGroupMembership200JSONResponseBody {
+func (r SetUserGroupMembershipResponse) GetJSON200() *Membership {
 	return r.JSON200
 }
 
@@ -6699,8 +6231,6 @@ type EndUserGroupMembershipResponse struct {
 	ApplicationproblemJSON403 *Problem
 	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
 	ApplicationproblemJSON404 *Problem
-	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
-	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
 	ApplicationproblemJSON429 *Problem
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
@@ -6729,11 +6259,6 @@ func (r EndUserGroupMembershipResponse) GetApplicationproblemJSON403() *Problem 
 // GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
 func (r EndUserGroupMembershipResponse) GetApplicationproblemJSON404() *Problem {
 	return r.ApplicationproblemJSON404
-}
-
-// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
-func (r EndUserGroupMembershipResponse) GetApplicationproblemJSON412() *Problem {
-	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
@@ -6782,15 +6307,6 @@ func (r EndUserGroupMembershipResponse) ContentType() string {
 
 // GetUserGroupMembershipResponse200Headers the declared response headers of an HTTP 200 response for GetUserGroupMembership
 type GetUserGroupMembershipResponse200Headers struct {
-	ETag        *string
-	XCache      *string
-	XDataSource *string
-	XRequestID  *string
-}
-
-// GetUserGroupMembershipResponse304Headers the declared response headers of an HTTP 304 response for GetUserGroupMembership
-type GetUserGroupMembershipResponse304Headers struct {
-	ETag        *string
 	XCache      *string
 	XDataSource *string
 	XRequestID  *string
@@ -6817,8 +6333,6 @@ type GetUserGroupMembershipResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *GetUserGroupMembershipResponse200Headers
-	// Headers304 the parsed response headers for an HTTP 304 response
-	Headers304 *GetUserGroupMembershipResponse304Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -6892,7 +6406,6 @@ func (r GetUserGroupMembershipResponse) ContentType() string {
 
 // UpdateUserGroupMembershipResponse200Headers the declared response headers of an HTTP 200 response for UpdateUserGroupMembership
 type UpdateUserGroupMembershipResponse200Headers struct {
-	ETag       *string
 	XRequestID *string
 }
 
@@ -6900,7 +6413,7 @@ type UpdateUserGroupMembershipResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *UpdateUserGroupMembership200JSONResponseBody
+	JSON200 *Membership
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6909,8 +6422,6 @@ type UpdateUserGroupMembershipResponse struct {
 	ApplicationproblemJSON403 *Problem
 	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
 	ApplicationproblemJSON404 *Problem
-	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
-	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationproblemJSON413 *Problem
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -6926,7 +6437,7 @@ type UpdateUserGroupMembershipResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r UpdateUserGroupMembershipResponse) GetJSON200() *UpdateUserGroupMembership200JSONResponseBody {
+func (r UpdateUserGroupMembershipResponse) GetJSON200() *Membership {
 	return r.JSON200
 }
 
@@ -6948,11 +6459,6 @@ func (r UpdateUserGroupMembershipResponse) GetApplicationproblemJSON403() *Probl
 // GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
 func (r UpdateUserGroupMembershipResponse) GetApplicationproblemJSON404() *Problem {
 	return r.ApplicationproblemJSON404
-}
-
-// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
-func (r UpdateUserGroupMembershipResponse) GetApplicationproblemJSON412() *Problem {
-	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -7107,7 +6613,6 @@ func (r ListUserGroupsResponse) ContentType() string {
 
 // CreateUserGroupResponse201Headers the declared response headers of an HTTP 201 response for CreateUserGroup
 type CreateUserGroupResponse201Headers struct {
-	ETag       *string
 	Location   *string
 	XRequestID *string
 }
@@ -7220,15 +6725,6 @@ func (r CreateUserGroupResponse) ContentType() string {
 
 // GetUserGroupResponse200Headers the declared response headers of an HTTP 200 response for GetUserGroup
 type GetUserGroupResponse200Headers struct {
-	ETag        *string
-	XCache      *string
-	XDataSource *string
-	XRequestID  *string
-}
-
-// GetUserGroupResponse304Headers the declared response headers of an HTTP 304 response for GetUserGroup
-type GetUserGroupResponse304Headers struct {
-	ETag        *string
 	XCache      *string
 	XDataSource *string
 	XRequestID  *string
@@ -7253,8 +6749,6 @@ type GetUserGroupResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *GetUserGroupResponse200Headers
-	// Headers304 the parsed response headers for an HTTP 304 response
-	Headers304 *GetUserGroupResponse304Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -7323,7 +6817,6 @@ func (r GetUserGroupResponse) ContentType() string {
 
 // UpdateUserGroupResponse200Headers the declared response headers of an HTTP 200 response for UpdateUserGroup
 type UpdateUserGroupResponse200Headers struct {
-	ETag       *string
 	XRequestID *string
 }
 
@@ -7342,8 +6835,6 @@ type UpdateUserGroupResponse struct {
 	ApplicationproblemJSON404 *Problem
 	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
 	ApplicationproblemJSON409 *Problem
-	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
-	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationproblemJSON413 *Problem
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -7386,11 +6877,6 @@ func (r UpdateUserGroupResponse) GetApplicationproblemJSON404() *Problem {
 // GetApplicationproblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
 func (r UpdateUserGroupResponse) GetApplicationproblemJSON409() *Problem {
 	return r.ApplicationproblemJSON409
-}
-
-// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
-func (r UpdateUserGroupResponse) GetApplicationproblemJSON412() *Problem {
-	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -7550,7 +7036,7 @@ type CreateUserResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *CreateUser201JSONResponseBody
+	JSON201 *UserDetail
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -7574,7 +7060,7 @@ type CreateUserResponse struct {
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r CreateUserResponse) GetJSON201() *CreateUser201JSONResponseBody {
+func (r CreateUserResponse) GetJSON201() *UserDetail {
 	return r.JSON201
 }
 
@@ -8226,7 +7712,7 @@ type UpdateUserResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *UpdateUser200JSONResponseBody
+	JSON200 *UserDetail
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -8252,7 +7738,7 @@ type UpdateUserResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r UpdateUserResponse) GetJSON200() *UpdateUser200JSONResponseBody {
+func (r UpdateUserResponse) GetJSON200() *UserDetail {
 	return r.JSON200
 }
 
@@ -8562,8 +8048,8 @@ func (c *ClientWithResponses) CreateContactTypeWithResponse(ctx context.Context,
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/contact-types/{id} (the `GetContactType` operationId).
-func (c *ClientWithResponses) GetContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, params *GetContactTypeParams, reqEditors ...RequestEditorFn) (*GetContactTypeResponse, error) {
-	rsp, err := c.GetContactType(ctx, id, params, reqEditors...)
+func (c *ClientWithResponses) GetContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetContactTypeResponse, error) {
+	rsp, err := c.GetContactType(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8577,8 +8063,8 @@ func (c *ClientWithResponses) GetContactTypeWithResponse(ctx context.Context, id
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *ClientWithResponses) UpdateContactTypeWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
-	rsp, err := c.UpdateContactTypeWithBody(ctx, id, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactTypeWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
+	rsp, err := c.UpdateContactTypeWithBody(ctx, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8592,8 +8078,8 @@ func (c *ClientWithResponses) UpdateContactTypeWithBodyWithResponse(ctx context.
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *ClientWithResponses) UpdateContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
-	rsp, err := c.UpdateContactType(ctx, id, params, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
+	rsp, err := c.UpdateContactType(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8607,8 +8093,8 @@ func (c *ClientWithResponses) UpdateContactTypeWithResponse(ctx context.Context,
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *ClientWithResponses) UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
-	rsp, err := c.UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx, id, params, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
+	rsp, err := c.UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8617,7 +8103,7 @@ func (c *ClientWithResponses) UpdateContactTypeWithApplicationMergePatchPlusJSON
 
 // AddContactWithBodyWithResponse Add a contact to a user
 //
-// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8632,7 +8118,7 @@ func (c *ClientWithResponses) AddContactWithBodyWithResponse(ctx context.Context
 
 // AddContactWithResponse Add a contact to a user
 //
-// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8667,8 +8153,8 @@ func (c *ClientWithResponses) ListUserContactsWithResponse(ctx context.Context, 
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /accounts/contacts/{id} (the `DeactivateContact` operationId).
-func (c *ClientWithResponses) DeactivateContactWithResponse(ctx context.Context, id openapi_types.UUID, params *DeactivateContactParams, reqEditors ...RequestEditorFn) (*DeactivateContactResponse, error) {
-	rsp, err := c.DeactivateContact(ctx, id, params, reqEditors...)
+func (c *ClientWithResponses) DeactivateContactWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*DeactivateContactResponse, error) {
+	rsp, err := c.DeactivateContact(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8682,8 +8168,8 @@ func (c *ClientWithResponses) DeactivateContactWithResponse(ctx context.Context,
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/contacts/{id} (the `GetContact` operationId).
-func (c *ClientWithResponses) GetContactWithResponse(ctx context.Context, id openapi_types.UUID, params *GetContactParams, reqEditors ...RequestEditorFn) (*GetContactResponse, error) {
-	rsp, err := c.GetContact(ctx, id, params, reqEditors...)
+func (c *ClientWithResponses) GetContactWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetContactResponse, error) {
+	rsp, err := c.GetContact(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8692,13 +8178,13 @@ func (c *ClientWithResponses) GetContactWithResponse(ctx context.Context, id ope
 
 // UpdateContactWithBodyWithResponse Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *ClientWithResponses) UpdateContactWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
-	rsp, err := c.UpdateContactWithBody(ctx, id, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
+	rsp, err := c.UpdateContactWithBody(ctx, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8707,13 +8193,13 @@ func (c *ClientWithResponses) UpdateContactWithBodyWithResponse(ctx context.Cont
 
 // UpdateContactWithResponse Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *ClientWithResponses) UpdateContactWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
-	rsp, err := c.UpdateContact(ctx, id, params, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
+	rsp, err := c.UpdateContact(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8722,22 +8208,37 @@ func (c *ClientWithResponses) UpdateContactWithResponse(ctx context.Context, id 
 
 // UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *ClientWithResponses) UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
-	rsp, err := c.UpdateContactWithApplicationMergePatchPlusJSONBody(ctx, id, params, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
+	rsp, err := c.UpdateContactWithApplicationMergePatchPlusJSONBody(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParseUpdateContactResponse(rsp)
 }
 
-// GetImportWithResponse How far an upload is
+// CancelImportWithResponse Cancel an import
 //
-// Needs the scope accounts:write.
+// No more rows are written; rows that were written stay, and the import and its result can still be fetched. An import that has finished is left as it is, and the answer is 204 too. Needs the scope accounts:write.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /accounts/imports/{id} (the `CancelImport` operationId).
+func (c *ClientWithResponses) CancelImportWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*CancelImportResponse, error) {
+	rsp, err := c.CancelImport(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelImportResponse(rsp)
+}
+
+// GetImportWithResponse Progress of an import
+//
+// A finished import is kept for 30 days. Needs the scope accounts:write.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8750,15 +8251,15 @@ func (c *ClientWithResponses) GetImportWithResponse(ctx context.Context, id open
 	return ParseGetImportResponse(rsp)
 }
 
-// GetImportResultWithResponse The rows of an upload and what became of each, as CSV
+// GetImportResultWithResponse The rows of an import and their results, as CSV
 //
-// At any time: a row whose turn has not come has an empty result. A text that a spreadsheet program would take for a formula begins with an apostrophe. Kept for 30 days. A token without the scope accounts:read gets user_id for created users only. Needs the scope accounts:write.
+// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
-func (c *ClientWithResponses) GetImportResultWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetImportResultResponse, error) {
-	rsp, err := c.GetImportResult(ctx, id, reqEditors...)
+func (c *ClientWithResponses) GetImportResultWithResponse(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*GetImportResultResponse, error) {
+	rsp, err := c.GetImportResult(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8782,7 +8283,7 @@ func (c *ClientWithResponses) ListUserGroupMembershipsWithResponse(ctx context.C
 
 // SetUserGroupMembershipWithBodyWithResponse Put a user into a group
 //
-// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8797,7 +8298,7 @@ func (c *ClientWithResponses) SetUserGroupMembershipWithBodyWithResponse(ctx con
 
 // SetUserGroupMembershipWithResponse Put a user into a group
 //
-// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8847,8 +8348,8 @@ func (c *ClientWithResponses) SetUserGroupMembershipsWithResponse(ctx context.Co
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /accounts/user-group-memberships/{user_id}/{group_id} (the `EndUserGroupMembership` operationId).
-func (c *ClientWithResponses) EndUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*EndUserGroupMembershipResponse, error) {
-	rsp, err := c.EndUserGroupMembership(ctx, userId, groupId, params, reqEditors...)
+func (c *ClientWithResponses) EndUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*EndUserGroupMembershipResponse, error) {
+	rsp, err := c.EndUserGroupMembership(ctx, userId, groupId, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8862,8 +8363,8 @@ func (c *ClientWithResponses) EndUserGroupMembershipWithResponse(ctx context.Con
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/user-group-memberships/{user_id}/{group_id} (the `GetUserGroupMembership` operationId).
-func (c *ClientWithResponses) GetUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*GetUserGroupMembershipResponse, error) {
-	rsp, err := c.GetUserGroupMembership(ctx, userId, groupId, params, reqEditors...)
+func (c *ClientWithResponses) GetUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetUserGroupMembershipResponse, error) {
+	rsp, err := c.GetUserGroupMembership(ctx, userId, groupId, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8872,13 +8373,13 @@ func (c *ClientWithResponses) GetUserGroupMembershipWithResponse(ctx context.Con
 
 // UpdateUserGroupMembershipWithBodyWithResponse End a membership or begin it again
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *ClientWithResponses) UpdateUserGroupMembershipWithBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
-	rsp, err := c.UpdateUserGroupMembershipWithBody(ctx, userId, groupId, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupMembershipWithBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
+	rsp, err := c.UpdateUserGroupMembershipWithBody(ctx, userId, groupId, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8887,13 +8388,13 @@ func (c *ClientWithResponses) UpdateUserGroupMembershipWithBodyWithResponse(ctx 
 
 // UpdateUserGroupMembershipWithResponse End a membership or begin it again
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *ClientWithResponses) UpdateUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
-	rsp, err := c.UpdateUserGroupMembership(ctx, userId, groupId, params, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
+	rsp, err := c.UpdateUserGroupMembership(ctx, userId, groupId, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8902,13 +8403,13 @@ func (c *ClientWithResponses) UpdateUserGroupMembershipWithResponse(ctx context.
 
 // UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse End a membership or begin it again
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *ClientWithResponses) UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
-	rsp, err := c.UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx, userId, groupId, params, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
+	rsp, err := c.UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx, userId, groupId, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8963,8 +8464,8 @@ func (c *ClientWithResponses) CreateUserGroupWithResponse(ctx context.Context, b
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/user-groups/{id} (the `GetUserGroup` operationId).
-func (c *ClientWithResponses) GetUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, params *GetUserGroupParams, reqEditors ...RequestEditorFn) (*GetUserGroupResponse, error) {
-	rsp, err := c.GetUserGroup(ctx, id, params, reqEditors...)
+func (c *ClientWithResponses) GetUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetUserGroupResponse, error) {
+	rsp, err := c.GetUserGroup(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8978,8 +8479,8 @@ func (c *ClientWithResponses) GetUserGroupWithResponse(ctx context.Context, id o
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *ClientWithResponses) UpdateUserGroupWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
-	rsp, err := c.UpdateUserGroupWithBody(ctx, id, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
+	rsp, err := c.UpdateUserGroupWithBody(ctx, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8993,8 +8494,8 @@ func (c *ClientWithResponses) UpdateUserGroupWithBodyWithResponse(ctx context.Co
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *ClientWithResponses) UpdateUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
-	rsp, err := c.UpdateUserGroup(ctx, id, params, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
+	rsp, err := c.UpdateUserGroup(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -9008,8 +8509,8 @@ func (c *ClientWithResponses) UpdateUserGroupWithResponse(ctx context.Context, i
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *ClientWithResponses) UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
-	rsp, err := c.UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx, id, params, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
+	rsp, err := c.UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -9033,7 +8534,7 @@ func (c *ClientWithResponses) ListUsersWithResponse(ctx context.Context, params 
 
 // CreateUserWithBodyWithResponse Create a user with contacts and groups
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9048,7 +8549,7 @@ func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context
 
 // CreateUserWithResponse Create a user with contacts and groups
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9063,7 +8564,7 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body C
 
 // CreateUsersWithBodyWithResponse Create up to 1000 users by phone
 //
-// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9078,7 +8579,7 @@ func (c *ClientWithResponses) CreateUsersWithBodyWithResponse(ctx context.Contex
 
 // CreateUsersWithResponse Create up to 1000 users by phone
 //
-// A faulty row hides no other. The same call again creates nothing twice. Needs the scope accounts:write.
+// Invalid rows do not affect other rows. The same call again creates nothing twice. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9093,7 +8594,7 @@ func (c *ClientWithResponses) CreateUsersWithResponse(ctx context.Context, param
 
 // UploadUsersWithBodyWithResponse Create users from a CSV, XLSX or XLS file
 //
-// The columns are phone and user_groups. A faulty row hides no other; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. More than 5000 rows, or Prefer: respond-async, give 202 and an import. Needs the scope accounts:write.
+// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9153,7 +8654,7 @@ func (c *ClientWithResponses) LookupUsersWithResponse(ctx context.Context, body 
 
 // GetUserWithResponse A user with groups and contacts
 //
-// A token without the scope gets its own user, as long as that is active. Needs the scope accounts:read.
+// A token without the scope gets its own user. Needs the scope accounts:read.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9168,7 +8669,7 @@ func (c *ClientWithResponses) GetUserWithResponse(ctx context.Context, userId op
 
 // UpdateUserWithBodyWithResponse Change a user's profile or activity
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9183,7 +8684,7 @@ func (c *ClientWithResponses) UpdateUserWithBodyWithResponse(ctx context.Context
 
 // UpdateUserWithResponse Change a user's profile or activity
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9198,7 +8699,7 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, userId
 
 // UpdateUserWithApplicationMergePatchPlusJSONBodyWithResponse Change a user's profile or activity
 //
-// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
+// Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9470,13 +8971,6 @@ func ParseCreateContactTypeResponse(rsp *http.Response) (*CreateContactTypeRespo
 	switch {
 	case rsp.StatusCode == 201:
 		var headers CreateContactTypeResponse201Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("Location"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -9517,9 +9011,6 @@ func ParseGetContactTypeResponse(rsp *http.Response) (*GetContactTypeResponse, e
 			return nil, err
 		}
 		response.JSON200 = &dest
-
-	case rsp.StatusCode == 304:
-		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest Problem
@@ -9568,13 +9059,6 @@ func ParseGetContactTypeResponse(rsp *http.Response) (*GetContactTypeResponse, e
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetContactTypeResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -9597,37 +9081,6 @@ func ParseGetContactTypeResponse(rsp *http.Response) (*GetContactTypeResponse, e
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
-	case rsp.StatusCode == 304:
-		var headers GetContactTypeResponse304Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
-		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XCache = &value
-		}
-		if values := rsp.Header.Values("X-Data-Source"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Data-Source", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XDataSource = &value
-		}
-		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XRequestID = &value
-		}
-		response.Headers304 = &headers
 	}
 
 	return response, nil
@@ -9689,13 +9142,6 @@ func ParseUpdateContactTypeResponse(rsp *http.Response) (*UpdateContactTypeRespo
 		}
 		response.ApplicationproblemJSON409 = &dest
 
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON412 = &dest
-
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -9736,13 +9182,6 @@ func ParseUpdateContactTypeResponse(rsp *http.Response) (*UpdateContactTypeRespo
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateContactTypeResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -9771,7 +9210,7 @@ func ParseAddContactResponse(rsp *http.Response) (*AddContactResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest AddContact201JSONResponseBody
+		var dest Contact
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -9852,13 +9291,6 @@ func ParseAddContactResponse(rsp *http.Response) (*AddContactResponse, error) {
 	switch {
 	case rsp.StatusCode == 201:
 		var headers AddContactResponse201Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("Location"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10026,13 +9458,6 @@ func ParseDeactivateContactResponse(rsp *http.Response) (*DeactivateContactRespo
 		}
 		response.ApplicationproblemJSON404 = &dest
 
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON412 = &dest
-
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -10093,9 +9518,6 @@ func ParseGetContactResponse(rsp *http.Response) (*GetContactResponse, error) {
 		}
 		response.JSON200 = &dest
 
-	case rsp.StatusCode == 304:
-		break // No content-type
-
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -10150,13 +9572,6 @@ func ParseGetContactResponse(rsp *http.Response) (*GetContactResponse, error) {
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetContactResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10179,37 +9594,6 @@ func ParseGetContactResponse(rsp *http.Response) (*GetContactResponse, error) {
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
-	case rsp.StatusCode == 304:
-		var headers GetContactResponse304Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
-		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XCache = &value
-		}
-		if values := rsp.Header.Values("X-Data-Source"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Data-Source", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XDataSource = &value
-		}
-		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XRequestID = &value
-		}
-		response.Headers304 = &headers
 	}
 
 	return response, nil
@@ -10230,7 +9614,7 @@ func ParseUpdateContactResponse(rsp *http.Response) (*UpdateContactResponse, err
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest UpdateContact200JSONResponseBody
+		var dest Contact
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10270,13 +9654,6 @@ func ParseUpdateContactResponse(rsp *http.Response) (*UpdateContactResponse, err
 			return nil, err
 		}
 		response.ApplicationproblemJSON409 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest Problem
@@ -10318,13 +9695,6 @@ func ParseUpdateContactResponse(rsp *http.Response) (*UpdateContactResponse, err
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateContactResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10333,6 +9703,90 @@ func ParseUpdateContactResponse(rsp *http.Response) (*UpdateContactResponse, err
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCancelImportResponse parses an HTTP response from a CancelImportWithResponse call
+func ParseCancelImportResponse(rsp *http.Response) (*CancelImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		var headers CancelImportResponse204Headers
+		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XRequestID = &value
+		}
+		response.Headers204 = &headers
 	}
 
 	return response, nil
@@ -10631,7 +10085,7 @@ func ParseSetUserGroupMembershipResponse(rsp *http.Response) (*SetUserGroupMembe
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest SetUserGroupMembership200JSONResponseBody
+		var dest Membership
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10705,13 +10159,6 @@ func ParseSetUserGroupMembershipResponse(rsp *http.Response) (*SetUserGroupMembe
 	switch {
 	case rsp.StatusCode == 200:
 		var headers SetUserGroupMembershipResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10872,13 +10319,6 @@ func ParseEndUserGroupMembershipResponse(rsp *http.Response) (*EndUserGroupMembe
 		}
 		response.ApplicationproblemJSON404 = &dest
 
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON412 = &dest
-
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -10939,9 +10379,6 @@ func ParseGetUserGroupMembershipResponse(rsp *http.Response) (*GetUserGroupMembe
 		}
 		response.JSON200 = &dest
 
-	case rsp.StatusCode == 304:
-		break // No content-type
-
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -10996,13 +10433,6 @@ func ParseGetUserGroupMembershipResponse(rsp *http.Response) (*GetUserGroupMembe
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetUserGroupMembershipResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -11025,37 +10455,6 @@ func ParseGetUserGroupMembershipResponse(rsp *http.Response) (*GetUserGroupMembe
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
-	case rsp.StatusCode == 304:
-		var headers GetUserGroupMembershipResponse304Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
-		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XCache = &value
-		}
-		if values := rsp.Header.Values("X-Data-Source"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Data-Source", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XDataSource = &value
-		}
-		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XRequestID = &value
-		}
-		response.Headers304 = &headers
 	}
 
 	return response, nil
@@ -11076,7 +10475,7 @@ func ParseUpdateUserGroupMembershipResponse(rsp *http.Response) (*UpdateUserGrou
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest UpdateUserGroupMembership200JSONResponseBody
+		var dest Membership
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -11109,13 +10508,6 @@ func ParseUpdateUserGroupMembershipResponse(rsp *http.Response) (*UpdateUserGrou
 			return nil, err
 		}
 		response.ApplicationproblemJSON404 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest Problem
@@ -11157,13 +10549,6 @@ func ParseUpdateUserGroupMembershipResponse(rsp *http.Response) (*UpdateUserGrou
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateUserGroupMembershipResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -11395,13 +10780,6 @@ func ParseCreateUserGroupResponse(rsp *http.Response) (*CreateUserGroupResponse,
 	switch {
 	case rsp.StatusCode == 201:
 		var headers CreateUserGroupResponse201Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("Location"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -11442,9 +10820,6 @@ func ParseGetUserGroupResponse(rsp *http.Response) (*GetUserGroupResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
-
-	case rsp.StatusCode == 304:
-		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest Problem
@@ -11493,13 +10868,6 @@ func ParseGetUserGroupResponse(rsp *http.Response) (*GetUserGroupResponse, error
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetUserGroupResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -11522,37 +10890,6 @@ func ParseGetUserGroupResponse(rsp *http.Response) (*GetUserGroupResponse, error
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
-	case rsp.StatusCode == 304:
-		var headers GetUserGroupResponse304Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
-		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XCache = &value
-		}
-		if values := rsp.Header.Values("X-Data-Source"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Data-Source", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XDataSource = &value
-		}
-		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.XRequestID = &value
-		}
-		response.Headers304 = &headers
 	}
 
 	return response, nil
@@ -11614,13 +10951,6 @@ func ParseUpdateUserGroupResponse(rsp *http.Response) (*UpdateUserGroupResponse,
 		}
 		response.ApplicationproblemJSON409 = &dest
 
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON412 = &dest
-
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -11661,13 +10991,6 @@ func ParseUpdateUserGroupResponse(rsp *http.Response) (*UpdateUserGroupResponse,
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateUserGroupResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -11791,7 +11114,7 @@ func ParseCreateUserResponse(rsp *http.Response) (*CreateUserResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest CreateUser201JSONResponseBody
+		var dest UserDetail
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -12537,7 +11860,7 @@ func ParseUpdateUserResponse(rsp *http.Response) (*UpdateUserResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest UpdateUser200JSONResponseBody
+		var dest UserDetail
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
