@@ -812,7 +812,7 @@ func TestImports_TwoCallersAtOnce(t *testing.T) {
 			deleted = append(deleted, n)
 		}
 		a.sideBySide(remove, remove)
-		require.Equal(t, []int64{1, 0}, deleted, "the second caller skips what the first deletes")
+		require.Equal(t, []int64{4, 0}, deleted, "the second caller skips the rows that the first deletes")
 		require.Zero(t, a.count("import_rows"))
 	})
 }

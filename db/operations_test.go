@@ -138,7 +138,7 @@ func TestNamedLocks(t *testing.T) {
 	}
 	for _, call := range []string{"SELECT accounts.try_named_lock_v1('unknown')", "SELECT accounts.take_named_lock_v1('unknown')"} {
 		_, err := other.Exec(t.Context(), call)
-		requireState(t, err, "P0001", "", "")
+		requireState(t, err, "P0004", "", "")
 	}
 	// No login reaches the row or the helpers.
 	for _, url := range []string{a.WriteURL, a.PrimaryReadURL} {

@@ -73,9 +73,9 @@ BEGIN
     IF FOUND THEN
         RETURN true;
     END IF;
-    IF NOT EXISTS (SELECT FROM accounts.named_locks AS l WHERE l.name = p_name) THEN
-        RAISE EXCEPTION 'accounts.named_locks has no row %', p_name;
-    END IF;
+    -- allow error-code: only a migration that forgot the row can cause this error
+    ASSERT EXISTS (SELECT FROM accounts.named_locks AS l WHERE l.name = p_name),
+        'a migration must insert the row of this lock into accounts.named_locks';
     RETURN false;
 END
 $$;
@@ -84,7 +84,7 @@ COMMENT ON FUNCTION accounts.try_named_lock_v1(text) IS
     'Internal: takes the lock of this name until the end of the transaction, for work that one '
     'process at a time may do. False, at once, if another transaction has it. The lock ends with '
     'the commit, the rollback or the connection. It writes a few bytes of WAL: look first whether '
-    'there is work. P0001 if accounts.named_locks has no such row. Advisory locks are not used: '
+    'there is work. P0004 if accounts.named_locks has no such row. Advisory locks are not used: '
     'every login could take them.';
 
 -- +goose StatementBegin
@@ -99,14 +99,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM FROM accounts.named_locks AS l WHERE l.name = p_name FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'accounts.named_locks has no row %', p_name;
-    END IF;
+    -- allow error-code: only a migration that forgot the row can cause this error
+    ASSERT FOUND, 'a migration must insert the row of this lock into accounts.named_locks';
 END
 $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.take_named_lock_v1(text) IS
-    'Internal: try_named_lock_v1 that waits (55P03 after lock_timeout).';
+    'Internal: takes the lock of this name as try_named_lock_v1 does, and waits for it: 55P03 after '
+    'lock_timeout. P0004 if accounts.named_locks has no such row.';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.check_limit_v1(

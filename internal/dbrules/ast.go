@@ -322,6 +322,7 @@ func parsePlpgsql(create string) (node, error) {
 
 func parsePlpgsqlUncached(create string) (node, error) {
 	const attempts = 50 // one for each variable of a composite type
+	create = withoutCommentText(create)
 	for range attempts {
 		text, err := pgquery.ParsePlPgSqlToJSON(create)
 		if err == nil {

@@ -307,7 +307,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended(p_name, 0)) THEN
         RAISE EXCEPTION USING ERRCODE = 'lock_not_available', MESSAGE = 'the group is being created';
     END IF;
-    INSERT INTO accounts.user_groups (name) VALUES (p_name) ON CONFLICT (name) DO NOTHING RETURNING id INTO v_id;
+    INSERT INTO accounts.user_groups (name, name_key) VALUES (p_name, lower(p_name)) ON CONFLICT (name_key) DO NOTHING RETURNING id INTO v_id;
     IF v_id IS NOT NULL THEN
         PERFORM accounts.record_change_v1(ARRAY['d:user_groups'], '{}');
         RETURN v_id;

@@ -44,7 +44,8 @@ var statementRuleList = []Rule{
 		"pass values as parameters; use pg_advisory_xact_lock, arrays or WITH instead of temporary tables, and the cache outbox instead of NOTIFY"},
 	{errorCode, "an error that internal/postgres does not map reaches the client as INTERNAL_ERROR, status 500",
 		"raise one of docs/errors.md: USING ERRCODE = 'UA001' (not found), 'UA002' (invalid), 'UA003' (other version) with their DETAIL, or " +
-			"'unique_violation' and 'check_violation' with a CONSTRAINT that internal/postgres/errors.go lists; add a new one there first"},
+			"'unique_violation' and 'check_violation' with a CONSTRAINT that internal/postgres/errors.go lists; add a new one there first; for an error that no request can cause, " +
+			"-- allow error-code: <reason>"},
 	{errorMessage, "PostgreSQL writes the message to its log, where no value of a request belongs, and errors with one cause must have one text",
 		"MESSAGE = 'a constant text'; values go into DETAIL as JSON"},
 	{raiseLog, "it fills PostgreSQL's log, or the connection, at every call, and no one reads it", "remove it; while testing, run the function in psql"},

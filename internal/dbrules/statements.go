@@ -723,7 +723,7 @@ const (
 )
 
 // anyDetail has every member that a DETAIL may have.
-const anyDetail = `{"entity": "User", "id": "x", "version": 1, "errors": [{"field": "x", "code": "x"}]}`
+const anyDetail = `{"entity": "User", "id": "x", "version": 1, "limit": "contacts", "maximum": 1, "errors": [{"field": "x", "code": "x"}]}`
 
 // errors checks RAISE and the other ways to raise an error, and WHEN OTHERS.
 func (c *statementCheck) errors() {

@@ -171,9 +171,15 @@ func (t Tree) up() string {
 	return all.String()
 }
 
-// code blanks out comments and string literals, so that what is left is found at its own place.
-// Dollar-quoted bodies are code.
-func code(sql string) string {
+// code replaces comments and string literals by spaces, so that the rest is found at its place. Dollar-quoted
+// bodies are code.
+func code(sql string) string { return blanked(sql, true) }
+
+// withoutCommentText replaces comments by spaces: the parser of PL/pgSQL does not accept a comment between
+// the parts of a literal that continues on the next line, which PostgreSQL does.
+func withoutCommentText(sql string) string { return blanked(sql, false) }
+
+func blanked(sql string, literals bool) string {
 	out := []byte(sql)
 	blank := func(from, to int) {
 		for i := from; i < to; i++ {
@@ -201,7 +207,9 @@ func code(sql string) string {
 			i++
 			continue
 		}
-		blank(i, end)
+		if sql[i] != '\'' || literals {
+			blank(i, end)
+		}
 		i = end
 	}
 	return string(out)

@@ -357,7 +357,9 @@ type BulkRow struct {
 	Row    int64         `json:"row"`
 	Status BulkRowStatus `json:"status"`
 
-	// UserId Examples: 0199a1b2-0000-7000-8000-000000000001
+	// UserId A token without the scope accounts:read gets it for created users only.
+	//
+	// Examples: 0199a1b2-0000-7000-8000-000000000001
 	UserId *openapi_types.UUID `json:"user_id,omitempty"`
 }
 
@@ -385,7 +387,8 @@ type Contact struct {
 	IsActive bool               `json:"is_active"`
 
 	// Type Examples: phone
-	Type string `json:"type"`
+	Type      string    `json:"type"`
+	UpdatedAt time.Time `json:"updated_at"`
 
 	// UserId Examples: 0199a1b2-0000-7000-8000-000000000001
 	UserId openapi_types.UUID `json:"user_id"`
@@ -654,7 +657,9 @@ type NewContact struct {
 
 // NewContactType defines model for NewContactType.
 type NewContactType struct {
-	// Name Examples: telegram
+	// Name Stored in lower case, without invisible characters and spaces at the ends: a letter, then letters, digits and underscores.
+	//
+	// Examples: telegram
 	Name     string                 `json:"name"`
 	OnSecond NewContactTypeOnSecond `json:"on_second"`
 }
@@ -664,7 +669,9 @@ type NewContactTypeOnSecond string
 
 // NewGroup defines model for NewGroup.
 type NewGroup struct {
-	// Name Examples: client
+	// Name Invisible characters and spaces at the ends are removed. Unique without regard to case.
+	//
+	// Examples: client
 	Name string `json:"name"`
 }
 
@@ -777,7 +784,7 @@ type ProblemDetails struct {
 	// Examples: User
 	Entity *string `json:"entity,omitempty"`
 
-	// Errors Every faulty field, never with the value sent.
+	// Errors Every faulty field, at most 50, never with the value sent.
 	Errors *[]Field `json:"errors,omitempty"`
 
 	// Id NOT_FOUND: the id asked for; absent for an identifier.
@@ -877,16 +884,77 @@ type UserSlice struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
+// Written defines model for Written.
+type Written struct {
+	// Id Examples: 0199a1b2-0000-7000-8000-000000000001
+	Id openapi_types.UUID `json:"id"`
+
+	// Version Rises with every change of the resource.
+	Version int64 `json:"version"`
+}
+
+// WrittenMembership defines model for WrittenMembership.
+type WrittenMembership struct {
+	// GroupId Examples: 0199a1b2-0000-7000-8000-000000000001
+	GroupId openapi_types.UUID `json:"group_id"`
+
+	// UserId Examples: 0199a1b2-0000-7000-8000-000000000001
+	UserId openapi_types.UUID `json:"user_id"`
+
+	// Version Rises with every change of the membership.
+	Version int64 `json:"version"`
+}
+
 // ListContactTypesParams defines parameters for ListContactTypes.
 type ListContactTypesParams struct {
 	// IfNoneMatch ETags that the client has; 304 if one of them is current.
 	IfNoneMatch *string `json:"If-None-Match,omitempty"`
 }
 
+// GetContactTypeParams defines parameters for GetContactType.
+type GetContactTypeParams struct {
+	// IfNoneMatch ETags that the client has; 304 if one of them is current.
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
+}
+
+// UpdateContactTypeParams defines parameters for UpdateContactType.
+type UpdateContactTypeParams struct {
+	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// AddContact201JSONResponseBody defines parameters for AddContact.
+type AddContact201JSONResponseBody struct {
+	union json.RawMessage
+}
+
 // ListUserContactsParams defines parameters for ListUserContacts.
 type ListUserContactsParams struct {
 	// IncludeInactive With the deactivated ones: the history. False if left out.
 	IncludeInactive *bool `form:"include_inactive,omitempty" json:"include_inactive,omitempty"`
+}
+
+// DeactivateContactParams defines parameters for DeactivateContact.
+type DeactivateContactParams struct {
+	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// GetContactParams defines parameters for GetContact.
+type GetContactParams struct {
+	// IfNoneMatch ETags that the client has; 304 if one of them is current.
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
+}
+
+// UpdateContactParams defines parameters for UpdateContact.
+type UpdateContactParams struct {
+	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// UpdateContact200JSONResponseBody defines parameters for UpdateContact.
+type UpdateContact200JSONResponseBody struct {
+	union json.RawMessage
 }
 
 // GetImportResultParams defines parameters for GetImportResult.
@@ -913,10 +981,50 @@ type ListUserGroupMembershipsParams struct {
 	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// SetUserGroupMembership200JSONResponseBody defines parameters for SetUserGroupMembership.
+type SetUserGroupMembership200JSONResponseBody struct {
+	union json.RawMessage
+}
+
+// EndUserGroupMembershipParams defines parameters for EndUserGroupMembership.
+type EndUserGroupMembershipParams struct {
+	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// GetUserGroupMembershipParams defines parameters for GetUserGroupMembership.
+type GetUserGroupMembershipParams struct {
+	// IfNoneMatch ETags that the client has; 304 if one of them is current.
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
+}
+
+// UpdateUserGroupMembershipParams defines parameters for UpdateUserGroupMembership.
+type UpdateUserGroupMembershipParams struct {
+	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// UpdateUserGroupMembership200JSONResponseBody defines parameters for UpdateUserGroupMembership.
+type UpdateUserGroupMembership200JSONResponseBody struct {
+	union json.RawMessage
+}
+
 // ListUserGroupsParams defines parameters for ListUserGroups.
 type ListUserGroupsParams struct {
 	// IfNoneMatch ETags that the client has; 304 if one of them is current.
 	IfNoneMatch *string `json:"If-None-Match,omitempty"`
+}
+
+// GetUserGroupParams defines parameters for GetUserGroup.
+type GetUserGroupParams struct {
+	// IfNoneMatch ETags that the client has; 304 if one of them is current.
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
+}
+
+// UpdateUserGroupParams defines parameters for UpdateUserGroup.
+type UpdateUserGroupParams struct {
+	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
+	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // ListUsersParams defines parameters for ListUsers.
@@ -939,12 +1047,17 @@ type ListUsersParams struct {
 	// GroupId Only users with an active membership in this group.
 	GroupId *openapi_types.UUID `form:"group_id,omitempty" json:"group_id,omitempty"`
 
-	// UpdatedSince Only users changed at this time or later.
+	// UpdatedSince Only users whose updated_at is this time or later. updated_at is the time of the statement, and the change is visible after its commit. To miss nothing, ask for the start of the last complete poll minus 2 minutes, and compare id and version: 60 s for the longest transaction, 5 s for the replica that answers, 55 s for clocks of database nodes that differ.
 	UpdatedSince *time.Time `form:"updated_since,omitempty" json:"updated_since,omitempty"`
 }
 
 // ListUsers200JSONResponseBody defines parameters for ListUsers.
 type ListUsers200JSONResponseBody struct {
+	union json.RawMessage
+}
+
+// CreateUser201JSONResponseBody defines parameters for CreateUser.
+type CreateUser201JSONResponseBody struct {
 	union json.RawMessage
 }
 
@@ -998,8 +1111,13 @@ type GetUserParams struct {
 
 // UpdateUserParams defines parameters for UpdateUser.
 type UpdateUserParams struct {
-	// IfMatch The ETag that the change is based on; 412 if the user has another version by now.
+	// IfMatch ETags that the change is based on; 412 unless the resource has the version of one of them.
 	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// UpdateUser200JSONResponseBody defines parameters for UpdateUser.
+type UpdateUser200JSONResponseBody struct {
+	union json.RawMessage
 }
 
 // CreateContactTypeJSONRequestBody defines body for CreateContactType for application/json ContentType.
@@ -1059,6 +1177,254 @@ type UpdateUserJSONRequestBody = UserPatch
 // UpdateUserApplicationMergePatchPlusJSONRequestBody defines body for UpdateUser for application/merge-patch+json ContentType.
 type UpdateUserApplicationMergePatchPlusJSONRequestBody = UserPatch
 
+// AsContact returns the union data inside the AddContact201JSONResponseBody as a Contact
+func (t AddContact201JSONResponseBody) AsContact() (Contact, error) {
+	var body Contact
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromContact overwrites any union data inside the AddContact201JSONResponseBody as the provided Contact
+func (t *AddContact201JSONResponseBody) FromContact(v Contact) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeContact performs a merge with any union data inside the AddContact201JSONResponseBody, using the provided Contact
+func (t *AddContact201JSONResponseBody) MergeContact(v Contact) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsWritten returns the union data inside the AddContact201JSONResponseBody as a Written
+func (t AddContact201JSONResponseBody) AsWritten() (Written, error) {
+	var body Written
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromWritten overwrites any union data inside the AddContact201JSONResponseBody as the provided Written
+func (t *AddContact201JSONResponseBody) FromWritten(v Written) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeWritten performs a merge with any union data inside the AddContact201JSONResponseBody, using the provided Written
+func (t *AddContact201JSONResponseBody) MergeWritten(v Written) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t AddContact201JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *AddContact201JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsContact returns the union data inside the UpdateContact200JSONResponseBody as a Contact
+func (t UpdateContact200JSONResponseBody) AsContact() (Contact, error) {
+	var body Contact
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromContact overwrites any union data inside the UpdateContact200JSONResponseBody as the provided Contact
+func (t *UpdateContact200JSONResponseBody) FromContact(v Contact) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeContact performs a merge with any union data inside the UpdateContact200JSONResponseBody, using the provided Contact
+func (t *UpdateContact200JSONResponseBody) MergeContact(v Contact) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsWritten returns the union data inside the UpdateContact200JSONResponseBody as a Written
+func (t UpdateContact200JSONResponseBody) AsWritten() (Written, error) {
+	var body Written
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromWritten overwrites any union data inside the UpdateContact200JSONResponseBody as the provided Written
+func (t *UpdateContact200JSONResponseBody) FromWritten(v Written) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeWritten performs a merge with any union data inside the UpdateContact200JSONResponseBody, using the provided Written
+func (t *UpdateContact200JSONResponseBody) MergeWritten(v Written) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t UpdateContact200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *UpdateContact200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsMembership returns the union data inside the SetUserGroupMembership200JSONResponseBody as a Membership
+func (t SetUserGroupMembership200JSONResponseBody) AsMembership() (Membership, error) {
+	var body Membership
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromMembership overwrites any union data inside the SetUserGroupMembership200JSONResponseBody as the provided Membership
+func (t *SetUserGroupMembership200JSONResponseBody) FromMembership(v Membership) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeMembership performs a merge with any union data inside the SetUserGroupMembership200JSONResponseBody, using the provided Membership
+func (t *SetUserGroupMembership200JSONResponseBody) MergeMembership(v Membership) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsWrittenMembership returns the union data inside the SetUserGroupMembership200JSONResponseBody as a WrittenMembership
+func (t SetUserGroupMembership200JSONResponseBody) AsWrittenMembership() (WrittenMembership, error) {
+	var body WrittenMembership
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromWrittenMembership overwrites any union data inside the SetUserGroupMembership200JSONResponseBody as the provided WrittenMembership
+func (t *SetUserGroupMembership200JSONResponseBody) FromWrittenMembership(v WrittenMembership) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeWrittenMembership performs a merge with any union data inside the SetUserGroupMembership200JSONResponseBody, using the provided WrittenMembership
+func (t *SetUserGroupMembership200JSONResponseBody) MergeWrittenMembership(v WrittenMembership) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t SetUserGroupMembership200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *SetUserGroupMembership200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsMembership returns the union data inside the UpdateUserGroupMembership200JSONResponseBody as a Membership
+func (t UpdateUserGroupMembership200JSONResponseBody) AsMembership() (Membership, error) {
+	var body Membership
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromMembership overwrites any union data inside the UpdateUserGroupMembership200JSONResponseBody as the provided Membership
+func (t *UpdateUserGroupMembership200JSONResponseBody) FromMembership(v Membership) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeMembership performs a merge with any union data inside the UpdateUserGroupMembership200JSONResponseBody, using the provided Membership
+func (t *UpdateUserGroupMembership200JSONResponseBody) MergeMembership(v Membership) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsWrittenMembership returns the union data inside the UpdateUserGroupMembership200JSONResponseBody as a WrittenMembership
+func (t UpdateUserGroupMembership200JSONResponseBody) AsWrittenMembership() (WrittenMembership, error) {
+	var body WrittenMembership
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromWrittenMembership overwrites any union data inside the UpdateUserGroupMembership200JSONResponseBody as the provided WrittenMembership
+func (t *UpdateUserGroupMembership200JSONResponseBody) FromWrittenMembership(v WrittenMembership) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeWrittenMembership performs a merge with any union data inside the UpdateUserGroupMembership200JSONResponseBody, using the provided WrittenMembership
+func (t *UpdateUserGroupMembership200JSONResponseBody) MergeWrittenMembership(v WrittenMembership) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t UpdateUserGroupMembership200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *UpdateUserGroupMembership200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsUserPage returns the union data inside the ListUsers200JSONResponseBody as a UserPage
 func (t ListUsers200JSONResponseBody) AsUserPage() (UserPage, error) {
 	var body UserPage
@@ -1117,6 +1483,130 @@ func (t ListUsers200JSONResponseBody) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ListUsers200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsUserDetail returns the union data inside the CreateUser201JSONResponseBody as a UserDetail
+func (t CreateUser201JSONResponseBody) AsUserDetail() (UserDetail, error) {
+	var body UserDetail
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUserDetail overwrites any union data inside the CreateUser201JSONResponseBody as the provided UserDetail
+func (t *CreateUser201JSONResponseBody) FromUserDetail(v UserDetail) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeUserDetail performs a merge with any union data inside the CreateUser201JSONResponseBody, using the provided UserDetail
+func (t *CreateUser201JSONResponseBody) MergeUserDetail(v UserDetail) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsWritten returns the union data inside the CreateUser201JSONResponseBody as a Written
+func (t CreateUser201JSONResponseBody) AsWritten() (Written, error) {
+	var body Written
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromWritten overwrites any union data inside the CreateUser201JSONResponseBody as the provided Written
+func (t *CreateUser201JSONResponseBody) FromWritten(v Written) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeWritten performs a merge with any union data inside the CreateUser201JSONResponseBody, using the provided Written
+func (t *CreateUser201JSONResponseBody) MergeWritten(v Written) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t CreateUser201JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *CreateUser201JSONResponseBody) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsUserDetail returns the union data inside the UpdateUser200JSONResponseBody as a UserDetail
+func (t UpdateUser200JSONResponseBody) AsUserDetail() (UserDetail, error) {
+	var body UserDetail
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUserDetail overwrites any union data inside the UpdateUser200JSONResponseBody as the provided UserDetail
+func (t *UpdateUser200JSONResponseBody) FromUserDetail(v UserDetail) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeUserDetail performs a merge with any union data inside the UpdateUser200JSONResponseBody, using the provided UserDetail
+func (t *UpdateUser200JSONResponseBody) MergeUserDetail(v UserDetail) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsWritten returns the union data inside the UpdateUser200JSONResponseBody as a Written
+func (t UpdateUser200JSONResponseBody) AsWritten() (Written, error) {
+	var body Written
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromWritten overwrites any union data inside the UpdateUser200JSONResponseBody as the provided Written
+func (t *UpdateUser200JSONResponseBody) FromWritten(v Written) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeWritten performs a merge with any union data inside the UpdateUser200JSONResponseBody, using the provided Written
+func (t *UpdateUser200JSONResponseBody) MergeWritten(v Written) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t UpdateUser200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *UpdateUser200JSONResponseBody) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -1221,7 +1711,7 @@ type ClientInterface interface {
 	// GetContactType A contact type
 	//
 	// Corresponds with GET /accounts/contact-types/{id} (the `GetContactType` operationId).
-	GetContactType(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetContactType(ctx context.Context, id openapi_types.UUID, params *GetContactTypeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactTypeWithBody Change a contact type
 	//
@@ -1230,7 +1720,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactTypeWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactType Change a contact type
 	//
@@ -1239,7 +1729,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactType(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactType(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactTypeWithApplicationMergePatchPlusJSONBody Change a contact type
 	//
@@ -1248,11 +1738,11 @@ type ClientInterface interface {
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddContactWithBody Add a contact to a user
 	//
-	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+	// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1261,7 +1751,7 @@ type ClientInterface interface {
 
 	// AddContact Add a contact to a user
 	//
-	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+	// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1280,41 +1770,41 @@ type ClientInterface interface {
 	// It stays as history, and its value is free again. Needs the scope accounts:write.
 	//
 	// Corresponds with DELETE /accounts/contacts/{id} (the `DeactivateContact` operationId).
-	DeactivateContact(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeactivateContact(ctx context.Context, id openapi_types.UUID, params *DeactivateContactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetContact A contact
 	//
 	// Needs the scope accounts:read.
 	//
 	// Corresponds with GET /accounts/contacts/{id} (the `GetContact` operationId).
-	GetContact(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetContact(ctx context.Context, id openapi_types.UUID, params *GetContactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactWithBody Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContact Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContact(ctx context.Context, id openapi_types.UUID, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContact(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateContactWithApplicationMergePatchPlusJSONBody Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CancelImport Cancel an import
 	//
@@ -1332,7 +1822,7 @@ type ClientInterface interface {
 
 	// GetImportResult The rows of an import and their results, as CSV
 	//
-	// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
+	// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. A token without the scope accounts:read gets user_id for created users only. Needs the scope accounts:write.
 	//
 	// Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
 	GetImportResult(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1346,7 +1836,7 @@ type ClientInterface interface {
 
 	// SetUserGroupMembershipWithBody Put a user into a group
 	//
-	// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
+	// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1355,7 +1845,7 @@ type ClientInterface interface {
 
 	// SetUserGroupMembership Put a user into a group
 	//
-	// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
+	// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1385,41 +1875,41 @@ type ClientInterface interface {
 	// It stays as history. Ending it again changes nothing. Needs the scope accounts:write.
 	//
 	// Corresponds with DELETE /accounts/user-group-memberships/{user_id}/{group_id} (the `EndUserGroupMembership` operationId).
-	EndUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	EndUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUserGroupMembership A membership, active or ended
 	//
 	// Needs the scope accounts:read.
 	//
 	// Corresponds with GET /accounts/user-group-memberships/{user_id}/{group_id} (the `GetUserGroupMembership` operationId).
-	GetUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupMembershipWithBody End a membership or begin it again
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupMembershipWithBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupMembership End a membership or begin it again
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody End a membership or begin it again
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUserGroups All groups
 	//
@@ -1447,7 +1937,7 @@ type ClientInterface interface {
 	// GetUserGroup A group
 	//
 	// Corresponds with GET /accounts/user-groups/{id} (the `GetUserGroup` operationId).
-	GetUserGroup(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetUserGroup(ctx context.Context, id openapi_types.UUID, params *GetUserGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupWithBody Rename a group
 	//
@@ -1456,7 +1946,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroup Rename a group
 	//
@@ -1465,7 +1955,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroup(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroup(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserGroupWithApplicationMergePatchPlusJSONBody Rename a group
 	//
@@ -1474,7 +1964,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUsers Users in the order of creation, by page or by cursor
 	//
@@ -1485,7 +1975,7 @@ type ClientInterface interface {
 
 	// CreateUserWithBody Create a user with contacts and groups
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1494,7 +1984,7 @@ type ClientInterface interface {
 
 	// CreateUser Create a user with contacts and groups
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1555,14 +2045,14 @@ type ClientInterface interface {
 
 	// GetUser A user with groups and contacts
 	//
-	// A token without the scope gets its own user. Needs the scope accounts:read.
+	// A token without the scope gets its own user, as long as that is active. Needs the scope accounts:read.
 	//
 	// Corresponds with GET /accounts/users/{user_id} (the `GetUser` operationId).
 	GetUser(ctx context.Context, userId openapi_types.UUID, params *GetUserParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateUserWithBody Change a user's profile or activity
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1571,7 +2061,7 @@ type ClientInterface interface {
 
 	// UpdateUser Change a user's profile or activity
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1580,7 +2070,7 @@ type ClientInterface interface {
 
 	// UpdateUserWithApplicationMergePatchPlusJSONBody Change a user's profile or activity
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
@@ -1661,8 +2151,8 @@ func (c *Client) CreateContactType(ctx context.Context, body CreateContactTypeJS
 // GetContactType A contact type
 //
 // Corresponds with GET /accounts/contact-types/{id} (the `GetContactType` operationId).
-func (c *Client) GetContactType(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetContactTypeRequest(c.Server, id)
+func (c *Client) GetContactType(ctx context.Context, id openapi_types.UUID, params *GetContactTypeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetContactTypeRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1680,8 +2170,8 @@ func (c *Client) GetContactType(ctx context.Context, id openapi_types.UUID, reqE
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *Client) UpdateContactTypeWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactTypeRequestWithBody(c.Server, id, contentType, body)
+func (c *Client) UpdateContactTypeWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactTypeRequestWithBody(c.Server, id, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1699,8 +2189,8 @@ func (c *Client) UpdateContactTypeWithBody(ctx context.Context, id openapi_types
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *Client) UpdateContactType(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactTypeRequest(c.Server, id, body)
+func (c *Client) UpdateContactType(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactTypeRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1718,8 +2208,8 @@ func (c *Client) UpdateContactType(ctx context.Context, id openapi_types.UUID, b
 // Takes a body of the `application/merge-patch+json` content type.
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *Client) UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, body)
+func (c *Client) UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1732,7 +2222,7 @@ func (c *Client) UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx cont
 
 // AddContactWithBody Add a contact to a user
 //
-// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1751,7 +2241,7 @@ func (c *Client) AddContactWithBody(ctx context.Context, contentType string, bod
 
 // AddContact Add a contact to a user
 //
-// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1790,8 +2280,8 @@ func (c *Client) ListUserContacts(ctx context.Context, userId openapi_types.UUID
 // It stays as history, and its value is free again. Needs the scope accounts:write.
 //
 // Corresponds with DELETE /accounts/contacts/{id} (the `DeactivateContact` operationId).
-func (c *Client) DeactivateContact(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeactivateContactRequest(c.Server, id)
+func (c *Client) DeactivateContact(ctx context.Context, id openapi_types.UUID, params *DeactivateContactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeactivateContactRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1807,8 +2297,8 @@ func (c *Client) DeactivateContact(ctx context.Context, id openapi_types.UUID, r
 // Needs the scope accounts:read.
 //
 // Corresponds with GET /accounts/contacts/{id} (the `GetContact` operationId).
-func (c *Client) GetContact(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetContactRequest(c.Server, id)
+func (c *Client) GetContact(ctx context.Context, id openapi_types.UUID, params *GetContactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetContactRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1821,13 +2311,13 @@ func (c *Client) GetContact(ctx context.Context, id openapi_types.UUID, reqEdito
 
 // UpdateContactWithBody Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *Client) UpdateContactWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactRequestWithBody(c.Server, id, contentType, body)
+func (c *Client) UpdateContactWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactRequestWithBody(c.Server, id, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1840,13 +2330,13 @@ func (c *Client) UpdateContactWithBody(ctx context.Context, id openapi_types.UUI
 
 // UpdateContact Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *Client) UpdateContact(ctx context.Context, id openapi_types.UUID, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactRequest(c.Server, id, body)
+func (c *Client) UpdateContact(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1859,13 +2349,13 @@ func (c *Client) UpdateContact(ctx context.Context, id openapi_types.UUID, body 
 
 // UpdateContactWithApplicationMergePatchPlusJSONBody Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type.
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *Client) UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, body)
+func (c *Client) UpdateContactWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1912,7 +2402,7 @@ func (c *Client) GetImport(ctx context.Context, id openapi_types.UUID, reqEditor
 
 // GetImportResult The rows of an import and their results, as CSV
 //
-// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
+// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. A token without the scope accounts:read gets user_id for created users only. Needs the scope accounts:write.
 //
 // Corresponds with GET /accounts/imports/{id}/result (the `GetImportResult` operationId).
 func (c *Client) GetImportResult(ctx context.Context, id openapi_types.UUID, params *GetImportResultParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1946,7 +2436,7 @@ func (c *Client) ListUserGroupMemberships(ctx context.Context, params *ListUserG
 
 // SetUserGroupMembershipWithBody Put a user into a group
 //
-// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
+// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1965,7 +2455,7 @@ func (c *Client) SetUserGroupMembershipWithBody(ctx context.Context, contentType
 
 // SetUserGroupMembership Put a user into a group
 //
-// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
+// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2025,8 +2515,8 @@ func (c *Client) SetUserGroupMemberships(ctx context.Context, body SetUserGroupM
 // It stays as history. Ending it again changes nothing. Needs the scope accounts:write.
 //
 // Corresponds with DELETE /accounts/user-group-memberships/{user_id}/{group_id} (the `EndUserGroupMembership` operationId).
-func (c *Client) EndUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewEndUserGroupMembershipRequest(c.Server, userId, groupId)
+func (c *Client) EndUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndUserGroupMembershipRequest(c.Server, userId, groupId, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2042,8 +2532,8 @@ func (c *Client) EndUserGroupMembership(ctx context.Context, userId openapi_type
 // Needs the scope accounts:read.
 //
 // Corresponds with GET /accounts/user-group-memberships/{user_id}/{group_id} (the `GetUserGroupMembership` operationId).
-func (c *Client) GetUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetUserGroupMembershipRequest(c.Server, userId, groupId)
+func (c *Client) GetUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUserGroupMembershipRequest(c.Server, userId, groupId, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2056,13 +2546,13 @@ func (c *Client) GetUserGroupMembership(ctx context.Context, userId openapi_type
 
 // UpdateUserGroupMembershipWithBody End a membership or begin it again
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *Client) UpdateUserGroupMembershipWithBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupMembershipRequestWithBody(c.Server, userId, groupId, contentType, body)
+func (c *Client) UpdateUserGroupMembershipWithBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupMembershipRequestWithBody(c.Server, userId, groupId, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2075,13 +2565,13 @@ func (c *Client) UpdateUserGroupMembershipWithBody(ctx context.Context, userId o
 
 // UpdateUserGroupMembership End a membership or begin it again
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *Client) UpdateUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupMembershipRequest(c.Server, userId, groupId, body)
+func (c *Client) UpdateUserGroupMembership(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupMembershipRequest(c.Server, userId, groupId, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2094,13 +2584,13 @@ func (c *Client) UpdateUserGroupMembership(ctx context.Context, userId openapi_t
 
 // UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody End a membership or begin it again
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type.
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *Client) UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody(c.Server, userId, groupId, body)
+func (c *Client) UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody(c.Server, userId, groupId, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2167,8 +2657,8 @@ func (c *Client) CreateUserGroup(ctx context.Context, body CreateUserGroupJSONRe
 // GetUserGroup A group
 //
 // Corresponds with GET /accounts/user-groups/{id} (the `GetUserGroup` operationId).
-func (c *Client) GetUserGroup(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetUserGroupRequest(c.Server, id)
+func (c *Client) GetUserGroup(ctx context.Context, id openapi_types.UUID, params *GetUserGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUserGroupRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2186,8 +2676,8 @@ func (c *Client) GetUserGroup(ctx context.Context, id openapi_types.UUID, reqEdi
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *Client) UpdateUserGroupWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupRequestWithBody(c.Server, id, contentType, body)
+func (c *Client) UpdateUserGroupWithBody(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupRequestWithBody(c.Server, id, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2205,8 +2695,8 @@ func (c *Client) UpdateUserGroupWithBody(ctx context.Context, id openapi_types.U
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *Client) UpdateUserGroup(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupRequest(c.Server, id, body)
+func (c *Client) UpdateUserGroup(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2224,8 +2714,8 @@ func (c *Client) UpdateUserGroup(ctx context.Context, id openapi_types.UUID, bod
 // Takes a body of the `application/merge-patch+json` content type.
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *Client) UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, body)
+func (c *Client) UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2255,7 +2745,7 @@ func (c *Client) ListUsers(ctx context.Context, params *ListUsersParams, reqEdit
 
 // CreateUserWithBody Create a user with contacts and groups
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2274,7 +2764,7 @@ func (c *Client) CreateUserWithBody(ctx context.Context, contentType string, bod
 
 // CreateUser Create a user with contacts and groups
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2405,7 +2895,7 @@ func (c *Client) LookupUsers(ctx context.Context, body LookupUsersJSONRequestBod
 
 // GetUser A user with groups and contacts
 //
-// A token without the scope gets its own user. Needs the scope accounts:read.
+// A token without the scope gets its own user, as long as that is active. Needs the scope accounts:read.
 //
 // Corresponds with GET /accounts/users/{user_id} (the `GetUser` operationId).
 func (c *Client) GetUser(ctx context.Context, userId openapi_types.UUID, params *GetUserParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2422,7 +2912,7 @@ func (c *Client) GetUser(ctx context.Context, userId openapi_types.UUID, params 
 
 // UpdateUserWithBody Change a user's profile or activity
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2441,7 +2931,7 @@ func (c *Client) UpdateUserWithBody(ctx context.Context, userId openapi_types.UU
 
 // UpdateUser Change a user's profile or activity
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2460,7 +2950,7 @@ func (c *Client) UpdateUser(ctx context.Context, userId openapi_types.UUID, para
 
 // UpdateUserWithApplicationMergePatchPlusJSONBody Change a user's profile or activity
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type.
 //
@@ -2607,7 +3097,7 @@ func NewCreateContactTypeRequestWithBody(server string, contentType string, body
 }
 
 // NewGetContactTypeRequest constructs an http.Request for the GetContactType method
-func NewGetContactTypeRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+func NewGetContactTypeRequest(server string, id openapi_types.UUID, params *GetContactTypeParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -2637,33 +3127,48 @@ func NewGetContactTypeRequest(server string, id openapi_types.UUID) (*http.Reque
 		return nil, err
 	}
 
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewUpdateContactTypeRequest calls the generic UpdateContactType builder with application/json body
-func NewUpdateContactTypeRequest(server string, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody) (*http.Request, error) {
+func NewUpdateContactTypeRequest(server string, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateContactTypeRequestWithBody(server, id, "application/json", bodyReader)
+	return NewUpdateContactTypeRequestWithBody(server, id, params, "application/json", bodyReader)
 }
 
 // NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateContactType builder with application/merge-patch+json body
-func NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+func NewUpdateContactTypeRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateContactTypeRequestWithBody(server, id, "application/merge-patch+json", bodyReader)
+	return NewUpdateContactTypeRequestWithBody(server, id, params, "application/merge-patch+json", bodyReader)
 }
 
 // NewUpdateContactTypeRequestWithBody constructs an http.Request for the UpdateContactType method, with any body, and a specified content type
-func NewUpdateContactTypeRequestWithBody(server string, id openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateContactTypeRequestWithBody(server string, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -2694,6 +3199,21 @@ func NewUpdateContactTypeRequestWithBody(server string, id openapi_types.UUID, c
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -2800,7 +3320,7 @@ func NewListUserContactsRequest(server string, userId openapi_types.UUID, params
 }
 
 // NewDeactivateContactRequest constructs an http.Request for the DeactivateContact method
-func NewDeactivateContactRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+func NewDeactivateContactRequest(server string, id openapi_types.UUID, params *DeactivateContactParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -2830,11 +3350,26 @@ func NewDeactivateContactRequest(server string, id openapi_types.UUID) (*http.Re
 		return nil, err
 	}
 
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewGetContactRequest constructs an http.Request for the GetContact method
-func NewGetContactRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+func NewGetContactRequest(server string, id openapi_types.UUID, params *GetContactParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -2864,33 +3399,48 @@ func NewGetContactRequest(server string, id openapi_types.UUID) (*http.Request, 
 		return nil, err
 	}
 
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewUpdateContactRequest calls the generic UpdateContact builder with application/json body
-func NewUpdateContactRequest(server string, id openapi_types.UUID, body UpdateContactJSONRequestBody) (*http.Request, error) {
+func NewUpdateContactRequest(server string, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateContactRequestWithBody(server, id, "application/json", bodyReader)
+	return NewUpdateContactRequestWithBody(server, id, params, "application/json", bodyReader)
 }
 
 // NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateContact builder with application/merge-patch+json body
-func NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+func NewUpdateContactRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateContactRequestWithBody(server, id, "application/merge-patch+json", bodyReader)
+	return NewUpdateContactRequestWithBody(server, id, params, "application/merge-patch+json", bodyReader)
 }
 
 // NewUpdateContactRequestWithBody constructs an http.Request for the UpdateContact method, with any body, and a specified content type
-func NewUpdateContactRequestWithBody(server string, id openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateContactRequestWithBody(server string, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -2921,6 +3471,21 @@ func NewUpdateContactRequestWithBody(server string, id openapi_types.UUID, conte
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -3225,7 +3790,7 @@ func NewSetUserGroupMembershipsRequestWithBody(server string, contentType string
 }
 
 // NewEndUserGroupMembershipRequest constructs an http.Request for the EndUserGroupMembership method
-func NewEndUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID) (*http.Request, error) {
+func NewEndUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3262,11 +3827,26 @@ func NewEndUserGroupMembershipRequest(server string, userId openapi_types.UUID, 
 		return nil, err
 	}
 
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewGetUserGroupMembershipRequest constructs an http.Request for the GetUserGroupMembership method
-func NewGetUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID) (*http.Request, error) {
+func NewGetUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3303,33 +3883,48 @@ func NewGetUserGroupMembershipRequest(server string, userId openapi_types.UUID, 
 		return nil, err
 	}
 
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewUpdateUserGroupMembershipRequest calls the generic UpdateUserGroupMembership builder with application/json body
-func NewUpdateUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody) (*http.Request, error) {
+func NewUpdateUserGroupMembershipRequest(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateUserGroupMembershipRequestWithBody(server, userId, groupId, "application/json", bodyReader)
+	return NewUpdateUserGroupMembershipRequestWithBody(server, userId, groupId, params, "application/json", bodyReader)
 }
 
 // NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateUserGroupMembership builder with application/merge-patch+json body
-func NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody(server string, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+func NewUpdateUserGroupMembershipRequestWithApplicationMergePatchPlusJSONBody(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateUserGroupMembershipRequestWithBody(server, userId, groupId, "application/merge-patch+json", bodyReader)
+	return NewUpdateUserGroupMembershipRequestWithBody(server, userId, groupId, params, "application/merge-patch+json", bodyReader)
 }
 
 // NewUpdateUserGroupMembershipRequestWithBody constructs an http.Request for the UpdateUserGroupMembership method, with any body, and a specified content type
-func NewUpdateUserGroupMembershipRequestWithBody(server string, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateUserGroupMembershipRequestWithBody(server string, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3367,6 +3962,21 @@ func NewUpdateUserGroupMembershipRequestWithBody(server string, userId openapi_t
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -3454,7 +4064,7 @@ func NewCreateUserGroupRequestWithBody(server string, contentType string, body i
 }
 
 // NewGetUserGroupRequest constructs an http.Request for the GetUserGroup method
-func NewGetUserGroupRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+func NewGetUserGroupRequest(server string, id openapi_types.UUID, params *GetUserGroupParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3484,33 +4094,48 @@ func NewGetUserGroupRequest(server string, id openapi_types.UUID) (*http.Request
 		return nil, err
 	}
 
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewUpdateUserGroupRequest calls the generic UpdateUserGroup builder with application/json body
-func NewUpdateUserGroupRequest(server string, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody) (*http.Request, error) {
+func NewUpdateUserGroupRequest(server string, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateUserGroupRequestWithBody(server, id, "application/json", bodyReader)
+	return NewUpdateUserGroupRequestWithBody(server, id, params, "application/json", bodyReader)
 }
 
 // NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateUserGroup builder with application/merge-patch+json body
-func NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+func NewUpdateUserGroupRequestWithApplicationMergePatchPlusJSONBody(server string, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewUpdateUserGroupRequestWithBody(server, id, "application/merge-patch+json", bodyReader)
+	return NewUpdateUserGroupRequestWithBody(server, id, params, "application/merge-patch+json", bodyReader)
 }
 
 // NewUpdateUserGroupRequestWithBody constructs an http.Request for the UpdateUserGroup method, with any body, and a specified content type
-func NewUpdateUserGroupRequestWithBody(server string, id openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateUserGroupRequestWithBody(server string, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3541,6 +4166,21 @@ func NewUpdateUserGroupRequestWithBody(server string, id openapi_types.UUID, con
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -4255,7 +4895,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/contact-types/{id} (the `GetContactType` operationId).
-	GetContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetContactTypeResponse, error)
+	GetContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, params *GetContactTypeParams, reqEditors ...RequestEditorFn) (*GetContactTypeResponse, error)
 
 	// UpdateContactTypeWithBodyWithResponse Change a contact type
 	//
@@ -4264,7 +4904,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
+	UpdateContactTypeWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
 
 	// UpdateContactTypeWithResponse Change a contact type
 	//
@@ -4273,7 +4913,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
+	UpdateContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
 
 	// UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse Change a contact type
 	//
@@ -4282,11 +4922,11 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-	UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
+	UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error)
 
 	// AddContactWithBodyWithResponse Add a contact to a user
 	//
-	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+	// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4295,7 +4935,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddContactWithResponse Add a contact to a user
 	//
-	// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+	// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4318,7 +4958,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /accounts/contacts/{id} (the `DeactivateContact` operationId).
-	DeactivateContactWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*DeactivateContactResponse, error)
+	DeactivateContactWithResponse(ctx context.Context, id openapi_types.UUID, params *DeactivateContactParams, reqEditors ...RequestEditorFn) (*DeactivateContactResponse, error)
 
 	// GetContactWithResponse A contact
 	//
@@ -4327,34 +4967,34 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/contacts/{id} (the `GetContact` operationId).
-	GetContactWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetContactResponse, error)
+	GetContactWithResponse(ctx context.Context, id openapi_types.UUID, params *GetContactParams, reqEditors ...RequestEditorFn) (*GetContactResponse, error)
 
 	// UpdateContactWithBodyWithResponse Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
+	UpdateContactWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
 
 	// UpdateContactWithResponse Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
+	UpdateContactWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
 
 	// UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse Change the value of a contact, deactivate or reactivate it
 	//
-	// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+	// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-	UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
+	UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error)
 
 	// CancelImportWithResponse Cancel an import
 	//
@@ -4376,7 +5016,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetImportResultWithResponse The rows of an import and their results, as CSV
 	//
-	// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
+	// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. A token without the scope accounts:read gets user_id for created users only. Needs the scope accounts:write.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4394,7 +5034,7 @@ type ClientWithResponsesInterface interface {
 
 	// SetUserGroupMembershipWithBodyWithResponse Put a user into a group
 	//
-	// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
+	// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4403,7 +5043,7 @@ type ClientWithResponsesInterface interface {
 
 	// SetUserGroupMembershipWithResponse Put a user into a group
 	//
-	// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
+	// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4435,7 +5075,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /accounts/user-group-memberships/{user_id}/{group_id} (the `EndUserGroupMembership` operationId).
-	EndUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*EndUserGroupMembershipResponse, error)
+	EndUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*EndUserGroupMembershipResponse, error)
 
 	// GetUserGroupMembershipWithResponse A membership, active or ended
 	//
@@ -4444,34 +5084,34 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/user-group-memberships/{user_id}/{group_id} (the `GetUserGroupMembership` operationId).
-	GetUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetUserGroupMembershipResponse, error)
+	GetUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*GetUserGroupMembershipResponse, error)
 
 	// UpdateUserGroupMembershipWithBodyWithResponse End a membership or begin it again
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
+	UpdateUserGroupMembershipWithBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
 
 	// UpdateUserGroupMembershipWithResponse End a membership or begin it again
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
+	UpdateUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
 
 	// UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse End a membership or begin it again
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-	UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
+	UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error)
 
 	// ListUserGroupsWithResponse All groups
 	//
@@ -4503,7 +5143,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /accounts/user-groups/{id} (the `GetUserGroup` operationId).
-	GetUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetUserGroupResponse, error)
+	GetUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, params *GetUserGroupParams, reqEditors ...RequestEditorFn) (*GetUserGroupResponse, error)
 
 	// UpdateUserGroupWithBodyWithResponse Rename a group
 	//
@@ -4512,7 +5152,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
+	UpdateUserGroupWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
 
 	// UpdateUserGroupWithResponse Rename a group
 	//
@@ -4521,7 +5161,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
+	UpdateUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
 
 	// UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse Rename a group
 	//
@@ -4530,7 +5170,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-	UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
+	UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error)
 
 	// ListUsersWithResponse Users in the order of creation, by page or by cursor
 	//
@@ -4543,7 +5183,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateUserWithBodyWithResponse Create a user with contacts and groups
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4552,7 +5192,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateUserWithResponse Create a user with contacts and groups
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4615,7 +5255,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetUserWithResponse A user with groups and contacts
 	//
-	// A token without the scope gets its own user. Needs the scope accounts:read.
+	// A token without the scope gets its own user, as long as that is active. Needs the scope accounts:read.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4624,7 +5264,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateUserWithBodyWithResponse Change a user's profile or activity
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4633,7 +5273,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateUserWithResponse Change a user's profile or activity
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4642,7 +5282,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateUserWithApplicationMergePatchPlusJSONBodyWithResponse Change a user's profile or activity
 	//
-	// Needs the scope accounts:write.
+	// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 	//
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4771,6 +5411,7 @@ func (r ListContactTypesResponse) ContentType() string {
 
 // CreateContactTypeResponse201Headers the declared response headers of an HTTP 201 response for CreateContactType
 type CreateContactTypeResponse201Headers struct {
+	ETag       *string
 	Location   *string
 	XRequestID *string
 }
@@ -4883,6 +5524,15 @@ func (r CreateContactTypeResponse) ContentType() string {
 
 // GetContactTypeResponse200Headers the declared response headers of an HTTP 200 response for GetContactType
 type GetContactTypeResponse200Headers struct {
+	ETag        *string
+	XCache      *string
+	XDataSource *string
+	XRequestID  *string
+}
+
+// GetContactTypeResponse304Headers the declared response headers of an HTTP 304 response for GetContactType
+type GetContactTypeResponse304Headers struct {
+	ETag        *string
 	XCache      *string
 	XDataSource *string
 	XRequestID  *string
@@ -4907,6 +5557,8 @@ type GetContactTypeResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *GetContactTypeResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetContactTypeResponse304Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -4975,6 +5627,7 @@ func (r GetContactTypeResponse) ContentType() string {
 
 // UpdateContactTypeResponse200Headers the declared response headers of an HTTP 200 response for UpdateContactType
 type UpdateContactTypeResponse200Headers struct {
+	ETag       *string
 	XRequestID *string
 }
 
@@ -4993,6 +5646,8 @@ type UpdateContactTypeResponse struct {
 	ApplicationproblemJSON404 *Problem
 	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
 	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationproblemJSON413 *Problem
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -5035,6 +5690,11 @@ func (r UpdateContactTypeResponse) GetApplicationproblemJSON404() *Problem {
 // GetApplicationproblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
 func (r UpdateContactTypeResponse) GetApplicationproblemJSON409() *Problem {
 	return r.ApplicationproblemJSON409
+}
+
+// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r UpdateContactTypeResponse) GetApplicationproblemJSON412() *Problem {
+	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -5093,6 +5753,7 @@ func (r UpdateContactTypeResponse) ContentType() string {
 
 // AddContactResponse201Headers the declared response headers of an HTTP 201 response for AddContact
 type AddContactResponse201Headers struct {
+	ETag       *string
 	Location   *string
 	XRequestID *string
 }
@@ -5101,7 +5762,7 @@ type AddContactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Contact
+	JSON201 *AddContact201JSONResponseBody
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -5127,7 +5788,7 @@ type AddContactResponse struct {
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r AddContactResponse) GetJSON201() *Contact {
+func (r AddContactResponse) GetJSON201() *AddContact201JSONResponseBody {
 	return r.JSON201
 }
 
@@ -5325,6 +5986,8 @@ type DeactivateContactResponse struct {
 	ApplicationproblemJSON403 *Problem
 	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
 	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
 	ApplicationproblemJSON429 *Problem
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
@@ -5353,6 +6016,11 @@ func (r DeactivateContactResponse) GetApplicationproblemJSON403() *Problem {
 // GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
 func (r DeactivateContactResponse) GetApplicationproblemJSON404() *Problem {
 	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r DeactivateContactResponse) GetApplicationproblemJSON412() *Problem {
+	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
@@ -5401,6 +6069,15 @@ func (r DeactivateContactResponse) ContentType() string {
 
 // GetContactResponse200Headers the declared response headers of an HTTP 200 response for GetContact
 type GetContactResponse200Headers struct {
+	ETag        *string
+	XCache      *string
+	XDataSource *string
+	XRequestID  *string
+}
+
+// GetContactResponse304Headers the declared response headers of an HTTP 304 response for GetContact
+type GetContactResponse304Headers struct {
+	ETag        *string
 	XCache      *string
 	XDataSource *string
 	XRequestID  *string
@@ -5427,6 +6104,8 @@ type GetContactResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *GetContactResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetContactResponse304Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -5500,6 +6179,7 @@ func (r GetContactResponse) ContentType() string {
 
 // UpdateContactResponse200Headers the declared response headers of an HTTP 200 response for UpdateContact
 type UpdateContactResponse200Headers struct {
+	ETag       *string
 	XRequestID *string
 }
 
@@ -5507,7 +6187,7 @@ type UpdateContactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Contact
+	JSON200 *UpdateContact200JSONResponseBody
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -5518,6 +6198,8 @@ type UpdateContactResponse struct {
 	ApplicationproblemJSON404 *Problem
 	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
 	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationproblemJSON413 *Problem
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -5533,7 +6215,7 @@ type UpdateContactResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r UpdateContactResponse) GetJSON200() *Contact {
+func (r UpdateContactResponse) GetJSON200() *UpdateContact200JSONResponseBody {
 	return r.JSON200
 }
 
@@ -5560,6 +6242,11 @@ func (r UpdateContactResponse) GetApplicationproblemJSON404() *Problem {
 // GetApplicationproblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
 func (r UpdateContactResponse) GetApplicationproblemJSON409() *Problem {
 	return r.ApplicationproblemJSON409
+}
+
+// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r UpdateContactResponse) GetApplicationproblemJSON412() *Problem {
+	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -5995,6 +6682,7 @@ func (r ListUserGroupMembershipsResponse) ContentType() string {
 
 // SetUserGroupMembershipResponse200Headers the declared response headers of an HTTP 200 response for SetUserGroupMembership
 type SetUserGroupMembershipResponse200Headers struct {
+	ETag       *string
 	XRequestID *string
 }
 
@@ -6002,7 +6690,7 @@ type SetUserGroupMembershipResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Membership
+	JSON200 *SetUserGroupMembership200JSONResponseBody
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6026,7 +6714,7 @@ type SetUserGroupMembershipResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r SetUserGroupMembershipResponse) GetJSON200() *Membership {
+func (r SetUserGroupMembershipResponse) GetJSON200() *SetUserGroupMembership200JSONResponseBody {
 	return r.JSON200
 }
 
@@ -6231,6 +6919,8 @@ type EndUserGroupMembershipResponse struct {
 	ApplicationproblemJSON403 *Problem
 	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
 	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
 	ApplicationproblemJSON429 *Problem
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
@@ -6259,6 +6949,11 @@ func (r EndUserGroupMembershipResponse) GetApplicationproblemJSON403() *Problem 
 // GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
 func (r EndUserGroupMembershipResponse) GetApplicationproblemJSON404() *Problem {
 	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r EndUserGroupMembershipResponse) GetApplicationproblemJSON412() *Problem {
+	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
@@ -6307,6 +7002,15 @@ func (r EndUserGroupMembershipResponse) ContentType() string {
 
 // GetUserGroupMembershipResponse200Headers the declared response headers of an HTTP 200 response for GetUserGroupMembership
 type GetUserGroupMembershipResponse200Headers struct {
+	ETag        *string
+	XCache      *string
+	XDataSource *string
+	XRequestID  *string
+}
+
+// GetUserGroupMembershipResponse304Headers the declared response headers of an HTTP 304 response for GetUserGroupMembership
+type GetUserGroupMembershipResponse304Headers struct {
+	ETag        *string
 	XCache      *string
 	XDataSource *string
 	XRequestID  *string
@@ -6333,6 +7037,8 @@ type GetUserGroupMembershipResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *GetUserGroupMembershipResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetUserGroupMembershipResponse304Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -6406,6 +7112,7 @@ func (r GetUserGroupMembershipResponse) ContentType() string {
 
 // UpdateUserGroupMembershipResponse200Headers the declared response headers of an HTTP 200 response for UpdateUserGroupMembership
 type UpdateUserGroupMembershipResponse200Headers struct {
+	ETag       *string
 	XRequestID *string
 }
 
@@ -6413,7 +7120,7 @@ type UpdateUserGroupMembershipResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Membership
+	JSON200 *UpdateUserGroupMembership200JSONResponseBody
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6422,6 +7129,8 @@ type UpdateUserGroupMembershipResponse struct {
 	ApplicationproblemJSON403 *Problem
 	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
 	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationproblemJSON413 *Problem
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -6437,7 +7146,7 @@ type UpdateUserGroupMembershipResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r UpdateUserGroupMembershipResponse) GetJSON200() *Membership {
+func (r UpdateUserGroupMembershipResponse) GetJSON200() *UpdateUserGroupMembership200JSONResponseBody {
 	return r.JSON200
 }
 
@@ -6459,6 +7168,11 @@ func (r UpdateUserGroupMembershipResponse) GetApplicationproblemJSON403() *Probl
 // GetApplicationproblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
 func (r UpdateUserGroupMembershipResponse) GetApplicationproblemJSON404() *Problem {
 	return r.ApplicationproblemJSON404
+}
+
+// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r UpdateUserGroupMembershipResponse) GetApplicationproblemJSON412() *Problem {
+	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -6613,6 +7327,7 @@ func (r ListUserGroupsResponse) ContentType() string {
 
 // CreateUserGroupResponse201Headers the declared response headers of an HTTP 201 response for CreateUserGroup
 type CreateUserGroupResponse201Headers struct {
+	ETag       *string
 	Location   *string
 	XRequestID *string
 }
@@ -6725,6 +7440,15 @@ func (r CreateUserGroupResponse) ContentType() string {
 
 // GetUserGroupResponse200Headers the declared response headers of an HTTP 200 response for GetUserGroup
 type GetUserGroupResponse200Headers struct {
+	ETag        *string
+	XCache      *string
+	XDataSource *string
+	XRequestID  *string
+}
+
+// GetUserGroupResponse304Headers the declared response headers of an HTTP 304 response for GetUserGroup
+type GetUserGroupResponse304Headers struct {
+	ETag        *string
 	XCache      *string
 	XDataSource *string
 	XRequestID  *string
@@ -6749,6 +7473,8 @@ type GetUserGroupResponse struct {
 	ApplicationproblemJSON503 *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *GetUserGroupResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetUserGroupResponse304Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -6817,6 +7543,7 @@ func (r GetUserGroupResponse) ContentType() string {
 
 // UpdateUserGroupResponse200Headers the declared response headers of an HTTP 200 response for UpdateUserGroup
 type UpdateUserGroupResponse200Headers struct {
+	ETag       *string
 	XRequestID *string
 }
 
@@ -6835,6 +7562,8 @@ type UpdateUserGroupResponse struct {
 	ApplicationproblemJSON404 *Problem
 	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
 	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationproblemJSON413 *Problem
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -6877,6 +7606,11 @@ func (r UpdateUserGroupResponse) GetApplicationproblemJSON404() *Problem {
 // GetApplicationproblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
 func (r UpdateUserGroupResponse) GetApplicationproblemJSON409() *Problem {
 	return r.ApplicationproblemJSON409
+}
+
+// GetApplicationproblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r UpdateUserGroupResponse) GetApplicationproblemJSON412() *Problem {
+	return r.ApplicationproblemJSON412
 }
 
 // GetApplicationproblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -7036,7 +7770,7 @@ type CreateUserResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *UserDetail
+	JSON201 *CreateUser201JSONResponseBody
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -7060,7 +7794,7 @@ type CreateUserResponse struct {
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r CreateUserResponse) GetJSON201() *UserDetail {
+func (r CreateUserResponse) GetJSON201() *CreateUser201JSONResponseBody {
 	return r.JSON201
 }
 
@@ -7712,7 +8446,7 @@ type UpdateUserResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *UserDetail
+	JSON200 *UpdateUser200JSONResponseBody
 	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationproblemJSON400 *Problem
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -7738,7 +8472,7 @@ type UpdateUserResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r UpdateUserResponse) GetJSON200() *UserDetail {
+func (r UpdateUserResponse) GetJSON200() *UpdateUser200JSONResponseBody {
 	return r.JSON200
 }
 
@@ -8048,8 +8782,8 @@ func (c *ClientWithResponses) CreateContactTypeWithResponse(ctx context.Context,
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/contact-types/{id} (the `GetContactType` operationId).
-func (c *ClientWithResponses) GetContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetContactTypeResponse, error) {
-	rsp, err := c.GetContactType(ctx, id, reqEditors...)
+func (c *ClientWithResponses) GetContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, params *GetContactTypeParams, reqEditors ...RequestEditorFn) (*GetContactTypeResponse, error) {
+	rsp, err := c.GetContactType(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8063,8 +8797,8 @@ func (c *ClientWithResponses) GetContactTypeWithResponse(ctx context.Context, id
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *ClientWithResponses) UpdateContactTypeWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
-	rsp, err := c.UpdateContactTypeWithBody(ctx, id, contentType, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactTypeWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
+	rsp, err := c.UpdateContactTypeWithBody(ctx, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8078,8 +8812,8 @@ func (c *ClientWithResponses) UpdateContactTypeWithBodyWithResponse(ctx context.
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *ClientWithResponses) UpdateContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
-	rsp, err := c.UpdateContactType(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactTypeWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
+	rsp, err := c.UpdateContactType(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8093,8 +8827,8 @@ func (c *ClientWithResponses) UpdateContactTypeWithResponse(ctx context.Context,
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contact-types/{id} (the `UpdateContactType` operationId).
-func (c *ClientWithResponses) UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
-	rsp, err := c.UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactTypeWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactTypeParams, body UpdateContactTypeApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactTypeResponse, error) {
+	rsp, err := c.UpdateContactTypeWithApplicationMergePatchPlusJSONBody(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8103,7 +8837,7 @@ func (c *ClientWithResponses) UpdateContactTypeWithApplicationMergePatchPlusJSON
 
 // AddContactWithBodyWithResponse Add a contact to a user
 //
-// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8118,7 +8852,7 @@ func (c *ClientWithResponses) AddContactWithBodyWithResponse(ctx context.Context
 
 // AddContactWithResponse Add a contact to a user
 //
-// What a second active contact of a type does, its on_second says. Needs the scope accounts:write.
+// on_second of the contact type decides what a second active contact of the type does. A user has at most 100 active contacts, and 1,000 with the deactivated ones. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8153,8 +8887,8 @@ func (c *ClientWithResponses) ListUserContactsWithResponse(ctx context.Context, 
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /accounts/contacts/{id} (the `DeactivateContact` operationId).
-func (c *ClientWithResponses) DeactivateContactWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*DeactivateContactResponse, error) {
-	rsp, err := c.DeactivateContact(ctx, id, reqEditors...)
+func (c *ClientWithResponses) DeactivateContactWithResponse(ctx context.Context, id openapi_types.UUID, params *DeactivateContactParams, reqEditors ...RequestEditorFn) (*DeactivateContactResponse, error) {
+	rsp, err := c.DeactivateContact(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8168,8 +8902,8 @@ func (c *ClientWithResponses) DeactivateContactWithResponse(ctx context.Context,
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/contacts/{id} (the `GetContact` operationId).
-func (c *ClientWithResponses) GetContactWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetContactResponse, error) {
-	rsp, err := c.GetContact(ctx, id, reqEditors...)
+func (c *ClientWithResponses) GetContactWithResponse(ctx context.Context, id openapi_types.UUID, params *GetContactParams, reqEditors ...RequestEditorFn) (*GetContactResponse, error) {
+	rsp, err := c.GetContact(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8178,13 +8912,13 @@ func (c *ClientWithResponses) GetContactWithResponse(ctx context.Context, id ope
 
 // UpdateContactWithBodyWithResponse Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *ClientWithResponses) UpdateContactWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
-	rsp, err := c.UpdateContactWithBody(ctx, id, contentType, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
+	rsp, err := c.UpdateContactWithBody(ctx, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8193,13 +8927,13 @@ func (c *ClientWithResponses) UpdateContactWithBodyWithResponse(ctx context.Cont
 
 // UpdateContactWithResponse Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *ClientWithResponses) UpdateContactWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
-	rsp, err := c.UpdateContact(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
+	rsp, err := c.UpdateContact(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8208,13 +8942,13 @@ func (c *ClientWithResponses) UpdateContactWithResponse(ctx context.Context, id 
 
 // UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse Change the value of a contact, deactivate or reactivate it
 //
-// A deactivated contact is history: its value changes only together with is_active true. Needs the scope accounts:write.
+// A deactivated contact is history: its value changes only together with is_active true. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/contacts/{id} (the `UpdateContact` operationId).
-func (c *ClientWithResponses) UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
-	rsp, err := c.UpdateContactWithApplicationMergePatchPlusJSONBody(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) UpdateContactWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateContactParams, body UpdateContactApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateContactResponse, error) {
+	rsp, err := c.UpdateContactWithApplicationMergePatchPlusJSONBody(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8253,7 +8987,7 @@ func (c *ClientWithResponses) GetImportWithResponse(ctx context.Context, id open
 
 // GetImportResultWithResponse The rows of an import and their results, as CSV
 //
-// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. Needs the scope accounts:write.
+// At any time: a row that was not processed has an empty result. UTF-8 with a byte order mark; every text is quoted. An apostrophe stands before each part of a text that a spreadsheet program would take for a formula. The file can be uploaded again as it is: its other columns are then ignored, and these apostrophes are removed. Kept for 30 days. A token without the scope accounts:read gets user_id for created users only. Needs the scope accounts:write.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8283,7 +9017,7 @@ func (c *ClientWithResponses) ListUserGroupMembershipsWithResponse(ctx context.C
 
 // SetUserGroupMembershipWithBodyWithResponse Put a user into a group
 //
-// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
+// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8298,7 +9032,7 @@ func (c *ClientWithResponses) SetUserGroupMembershipWithBodyWithResponse(ctx con
 
 // SetUserGroupMembershipWithResponse Put a user into a group
 //
-// Idempotent: it sets what the membership is to be. Needs the scope accounts:write.
+// Idempotent: it sets what the membership is to be. A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8348,8 +9082,8 @@ func (c *ClientWithResponses) SetUserGroupMembershipsWithResponse(ctx context.Co
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /accounts/user-group-memberships/{user_id}/{group_id} (the `EndUserGroupMembership` operationId).
-func (c *ClientWithResponses) EndUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*EndUserGroupMembershipResponse, error) {
-	rsp, err := c.EndUserGroupMembership(ctx, userId, groupId, reqEditors...)
+func (c *ClientWithResponses) EndUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *EndUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*EndUserGroupMembershipResponse, error) {
+	rsp, err := c.EndUserGroupMembership(ctx, userId, groupId, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8363,8 +9097,8 @@ func (c *ClientWithResponses) EndUserGroupMembershipWithResponse(ctx context.Con
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/user-group-memberships/{user_id}/{group_id} (the `GetUserGroupMembership` operationId).
-func (c *ClientWithResponses) GetUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetUserGroupMembershipResponse, error) {
-	rsp, err := c.GetUserGroupMembership(ctx, userId, groupId, reqEditors...)
+func (c *ClientWithResponses) GetUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *GetUserGroupMembershipParams, reqEditors ...RequestEditorFn) (*GetUserGroupMembershipResponse, error) {
+	rsp, err := c.GetUserGroupMembership(ctx, userId, groupId, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8373,13 +9107,13 @@ func (c *ClientWithResponses) GetUserGroupMembershipWithResponse(ctx context.Con
 
 // UpdateUserGroupMembershipWithBodyWithResponse End a membership or begin it again
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *ClientWithResponses) UpdateUserGroupMembershipWithBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
-	rsp, err := c.UpdateUserGroupMembershipWithBody(ctx, userId, groupId, contentType, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupMembershipWithBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
+	rsp, err := c.UpdateUserGroupMembershipWithBody(ctx, userId, groupId, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8388,13 +9122,13 @@ func (c *ClientWithResponses) UpdateUserGroupMembershipWithBodyWithResponse(ctx 
 
 // UpdateUserGroupMembershipWithResponse End a membership or begin it again
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *ClientWithResponses) UpdateUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
-	rsp, err := c.UpdateUserGroupMembership(ctx, userId, groupId, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupMembershipWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
+	rsp, err := c.UpdateUserGroupMembership(ctx, userId, groupId, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8403,13 +9137,13 @@ func (c *ClientWithResponses) UpdateUserGroupMembershipWithResponse(ctx context.
 
 // UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse End a membership or begin it again
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-group-memberships/{user_id}/{group_id} (the `UpdateUserGroupMembership` operationId).
-func (c *ClientWithResponses) UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
-	rsp, err := c.UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx, userId, groupId, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, userId openapi_types.UUID, groupId openapi_types.UUID, params *UpdateUserGroupMembershipParams, body UpdateUserGroupMembershipApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupMembershipResponse, error) {
+	rsp, err := c.UpdateUserGroupMembershipWithApplicationMergePatchPlusJSONBody(ctx, userId, groupId, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8464,8 +9198,8 @@ func (c *ClientWithResponses) CreateUserGroupWithResponse(ctx context.Context, b
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /accounts/user-groups/{id} (the `GetUserGroup` operationId).
-func (c *ClientWithResponses) GetUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetUserGroupResponse, error) {
-	rsp, err := c.GetUserGroup(ctx, id, reqEditors...)
+func (c *ClientWithResponses) GetUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, params *GetUserGroupParams, reqEditors ...RequestEditorFn) (*GetUserGroupResponse, error) {
+	rsp, err := c.GetUserGroup(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8479,8 +9213,8 @@ func (c *ClientWithResponses) GetUserGroupWithResponse(ctx context.Context, id o
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *ClientWithResponses) UpdateUserGroupWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
-	rsp, err := c.UpdateUserGroupWithBody(ctx, id, contentType, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
+	rsp, err := c.UpdateUserGroupWithBody(ctx, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8494,8 +9228,8 @@ func (c *ClientWithResponses) UpdateUserGroupWithBodyWithResponse(ctx context.Co
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *ClientWithResponses) UpdateUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
-	rsp, err := c.UpdateUserGroup(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
+	rsp, err := c.UpdateUserGroup(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8509,8 +9243,8 @@ func (c *ClientWithResponses) UpdateUserGroupWithResponse(ctx context.Context, i
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /accounts/user-groups/{id} (the `UpdateUserGroup` operationId).
-func (c *ClientWithResponses) UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
-	rsp, err := c.UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) UpdateUserGroupWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id openapi_types.UUID, params *UpdateUserGroupParams, body UpdateUserGroupApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserGroupResponse, error) {
+	rsp, err := c.UpdateUserGroupWithApplicationMergePatchPlusJSONBody(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8534,7 +9268,7 @@ func (c *ClientWithResponses) ListUsersWithResponse(ctx context.Context, params 
 
 // CreateUserWithBodyWithResponse Create a user with contacts and groups
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8549,7 +9283,7 @@ func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context
 
 // CreateUserWithResponse Create a user with contacts and groups
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8654,7 +9388,7 @@ func (c *ClientWithResponses) LookupUsersWithResponse(ctx context.Context, body 
 
 // GetUserWithResponse A user with groups and contacts
 //
-// A token without the scope gets its own user. Needs the scope accounts:read.
+// A token without the scope gets its own user, as long as that is active. Needs the scope accounts:read.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8669,7 +9403,7 @@ func (c *ClientWithResponses) GetUserWithResponse(ctx context.Context, userId op
 
 // UpdateUserWithBodyWithResponse Change a user's profile or activity
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8684,7 +9418,7 @@ func (c *ClientWithResponses) UpdateUserWithBodyWithResponse(ctx context.Context
 
 // UpdateUserWithResponse Change a user's profile or activity
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8699,7 +9433,7 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, userId
 
 // UpdateUserWithApplicationMergePatchPlusJSONBodyWithResponse Change a user's profile or activity
 //
-// Needs the scope accounts:write.
+// A token without the scope accounts:read gets the id and the version only. Needs the scope accounts:write.
 //
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8971,6 +9705,13 @@ func ParseCreateContactTypeResponse(rsp *http.Response) (*CreateContactTypeRespo
 	switch {
 	case rsp.StatusCode == 201:
 		var headers CreateContactTypeResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("Location"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -9011,6 +9752,9 @@ func ParseGetContactTypeResponse(rsp *http.Response) (*GetContactTypeResponse, e
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case rsp.StatusCode == 304:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest Problem
@@ -9059,6 +9803,13 @@ func ParseGetContactTypeResponse(rsp *http.Response) (*GetContactTypeResponse, e
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetContactTypeResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -9081,6 +9832,37 @@ func ParseGetContactTypeResponse(rsp *http.Response) (*GetContactTypeResponse, e
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetContactTypeResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XCache = &value
+		}
+		if values := rsp.Header.Values("X-Data-Source"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Data-Source", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XDataSource = &value
+		}
+		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XRequestID = &value
+		}
+		response.Headers304 = &headers
 	}
 
 	return response, nil
@@ -9142,6 +9924,13 @@ func ParseUpdateContactTypeResponse(rsp *http.Response) (*UpdateContactTypeRespo
 		}
 		response.ApplicationproblemJSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -9182,6 +9971,13 @@ func ParseUpdateContactTypeResponse(rsp *http.Response) (*UpdateContactTypeRespo
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateContactTypeResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -9210,7 +10006,7 @@ func ParseAddContactResponse(rsp *http.Response) (*AddContactResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Contact
+		var dest AddContact201JSONResponseBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -9291,6 +10087,13 @@ func ParseAddContactResponse(rsp *http.Response) (*AddContactResponse, error) {
 	switch {
 	case rsp.StatusCode == 201:
 		var headers AddContactResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("Location"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -9458,6 +10261,13 @@ func ParseDeactivateContactResponse(rsp *http.Response) (*DeactivateContactRespo
 		}
 		response.ApplicationproblemJSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -9518,6 +10328,9 @@ func ParseGetContactResponse(rsp *http.Response) (*GetContactResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -9572,6 +10385,13 @@ func ParseGetContactResponse(rsp *http.Response) (*GetContactResponse, error) {
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetContactResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -9594,6 +10414,37 @@ func ParseGetContactResponse(rsp *http.Response) (*GetContactResponse, error) {
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetContactResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XCache = &value
+		}
+		if values := rsp.Header.Values("X-Data-Source"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Data-Source", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XDataSource = &value
+		}
+		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XRequestID = &value
+		}
+		response.Headers304 = &headers
 	}
 
 	return response, nil
@@ -9614,7 +10465,7 @@ func ParseUpdateContactResponse(rsp *http.Response) (*UpdateContactResponse, err
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Contact
+		var dest UpdateContact200JSONResponseBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -9654,6 +10505,13 @@ func ParseUpdateContactResponse(rsp *http.Response) (*UpdateContactResponse, err
 			return nil, err
 		}
 		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest Problem
@@ -9695,6 +10553,13 @@ func ParseUpdateContactResponse(rsp *http.Response) (*UpdateContactResponse, err
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateContactResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10085,7 +10950,7 @@ func ParseSetUserGroupMembershipResponse(rsp *http.Response) (*SetUserGroupMembe
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Membership
+		var dest SetUserGroupMembership200JSONResponseBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10159,6 +11024,13 @@ func ParseSetUserGroupMembershipResponse(rsp *http.Response) (*SetUserGroupMembe
 	switch {
 	case rsp.StatusCode == 200:
 		var headers SetUserGroupMembershipResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10319,6 +11191,13 @@ func ParseEndUserGroupMembershipResponse(rsp *http.Response) (*EndUserGroupMembe
 		}
 		response.ApplicationproblemJSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -10379,6 +11258,9 @@ func ParseGetUserGroupMembershipResponse(rsp *http.Response) (*GetUserGroupMembe
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -10433,6 +11315,13 @@ func ParseGetUserGroupMembershipResponse(rsp *http.Response) (*GetUserGroupMembe
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetUserGroupMembershipResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10455,6 +11344,37 @@ func ParseGetUserGroupMembershipResponse(rsp *http.Response) (*GetUserGroupMembe
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetUserGroupMembershipResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XCache = &value
+		}
+		if values := rsp.Header.Values("X-Data-Source"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Data-Source", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XDataSource = &value
+		}
+		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XRequestID = &value
+		}
+		response.Headers304 = &headers
 	}
 
 	return response, nil
@@ -10475,7 +11395,7 @@ func ParseUpdateUserGroupMembershipResponse(rsp *http.Response) (*UpdateUserGrou
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Membership
+		var dest UpdateUserGroupMembership200JSONResponseBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10508,6 +11428,13 @@ func ParseUpdateUserGroupMembershipResponse(rsp *http.Response) (*UpdateUserGrou
 			return nil, err
 		}
 		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest Problem
@@ -10549,6 +11476,13 @@ func ParseUpdateUserGroupMembershipResponse(rsp *http.Response) (*UpdateUserGrou
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateUserGroupMembershipResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10780,6 +11714,13 @@ func ParseCreateUserGroupResponse(rsp *http.Response) (*CreateUserGroupResponse,
 	switch {
 	case rsp.StatusCode == 201:
 		var headers CreateUserGroupResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("Location"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10820,6 +11761,9 @@ func ParseGetUserGroupResponse(rsp *http.Response) (*GetUserGroupResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case rsp.StatusCode == 304:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest Problem
@@ -10868,6 +11812,13 @@ func ParseGetUserGroupResponse(rsp *http.Response) (*GetUserGroupResponse, error
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetUserGroupResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -10890,6 +11841,37 @@ func ParseGetUserGroupResponse(rsp *http.Response) (*GetUserGroupResponse, error
 			headers.XRequestID = &value
 		}
 		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetUserGroupResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Cache"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Cache", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XCache = &value
+		}
+		if values := rsp.Header.Values("X-Data-Source"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Data-Source", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XDataSource = &value
+		}
+		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XRequestID = &value
+		}
+		response.Headers304 = &headers
 	}
 
 	return response, nil
@@ -10951,6 +11933,13 @@ func ParseUpdateUserGroupResponse(rsp *http.Response) (*UpdateUserGroupResponse,
 		}
 		response.ApplicationproblemJSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -10991,6 +11980,13 @@ func ParseUpdateUserGroupResponse(rsp *http.Response) (*UpdateUserGroupResponse,
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateUserGroupResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
 		if values := rsp.Header.Values("X-Request-ID"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-ID", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -11114,7 +12110,7 @@ func ParseCreateUserResponse(rsp *http.Response) (*CreateUserResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest UserDetail
+		var dest CreateUser201JSONResponseBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -11860,7 +12856,7 @@ func ParseUpdateUserResponse(rsp *http.Response) (*UpdateUserResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest UserDetail
+		var dest UpdateUser200JSONResponseBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
