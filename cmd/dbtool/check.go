@@ -1,8 +1,3 @@
-// Command dbcheck runs every rule of internal/dbrules on the SQL of the work tree (make check):
-//
-//	dbcheck -sqlc .tools/sqlc -squawk .tools/squawk
-//
-// With -docs it writes the rules as a page instead. It migrates a PostgreSQL of its own, started for the purpose, as tests do (internal/pgtest).
 package main
 
 import (
@@ -12,53 +7,45 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 
 	"github.com/payment-services/accounts/db"
 	"github.com/payment-services/accounts/internal/dbrules"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
-// folderMode lets the account that runs PostgreSQL pass, but not look around.
-const folderMode = 0o711
-
 var errViolations = errors.New("rules are broken")
 
-func main() {
+// checkCommand runs every rule of internal/dbrules on the SQL of the work tree, with the migrations applied
+// to a PostgreSQL server that it starts and removes:
+//
+//	dbtool check -sqlc .tools/sqlc -squawk .tools/squawk
+func checkCommand(ctx context.Context, args []string) error {
 	cfg := dbrules.Config{}
-	flag.StringVar(&cfg.Root, "root", ".", "the project")
-	flag.StringVar(&cfg.SQLC, "sqlc", ".tools/sqlc", "the program sqlc")
-	flag.StringVar(&cfg.Squawk, "squawk", ".tools/squawk", "the program squawk; may be missing outside of CI")
-	docs := flag.String("docs", "", "write the rules to this file (docs/sql-rules.md), and check nothing")
-	fresh := flag.Bool("fresh", false, "with -docs: compare the file instead of writing it")
-	flag.Parse()
-	if flag.NArg() != 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
-	if *docs != "" {
-		if err := writeDocs(*docs, *fresh); err != nil {
-			fmt.Fprintln(os.Stderr, "dbcheck:", err)
-			os.Exit(1)
-		}
-		return
+	flags := flag.NewFlagSet("check", flag.ContinueOnError)
+	flags.StringVar(&cfg.Root, "root", ".", "the project")
+	flags.StringVar(&cfg.SQLC, "sqlc", ".tools/sqlc", "the program sqlc")
+	flags.StringVar(&cfg.Squawk, "squawk", ".tools/squawk", "the program squawk; may be missing outside of CI")
+	if err := parse(flags, "", "", args); err != nil {
+		return err
 	}
 	if _, err := os.Stat(cfg.Squawk); err != nil {
 		if os.Getenv("CI") != "" && runtime.GOARCH == "amd64" {
-			fmt.Fprintln(os.Stderr, "dbcheck: CI must not go without squawk: make .tools/squawk:", err)
-			os.Exit(1)
+			return fmt.Errorf("CI requires squawk: make .tools/squawk: %w", err)
 		}
 		cfg.Squawk = ""
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, cfg)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "dbcheck:", err)
-		os.Exit(1)
+	return check(ctx, cfg)
+}
+
+// docsCommand writes the page of the rules; with -check it compares the page and writes nothing.
+func docsCommand(args []string) error {
+	flags := flag.NewFlagSet("docs", flag.ContinueOnError)
+	compare := flags.Bool("check", false, "write nothing; fail if the file is stale")
+	if err := parse(flags, "FILE", "", args); err != nil {
+		return err
 	}
+	return writeDocs(flags.Arg(0), *compare)
 }
 
 // writeDocs writes the page of the rules, or compares it.
@@ -73,8 +60,8 @@ func writeDocs(file string, compare bool) error {
 	return err
 }
 
-func run(ctx context.Context, cfg dbrules.Config) (err error) {
-	dir, err := os.MkdirTemp("", "dbcheck-")
+func check(ctx context.Context, cfg dbrules.Config) (err error) {
+	dir, err := os.MkdirTemp("", "dbtool-")
 	if err != nil {
 		return err
 	}
