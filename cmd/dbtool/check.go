@@ -11,7 +11,7 @@ import (
 
 	"github.com/payment-services/accounts/db"
 	"github.com/payment-services/accounts/internal/dbrules"
-	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 var errViolations = errors.New("rules are broken")
@@ -70,7 +70,7 @@ func check(ctx context.Context, cfg dbrules.Config) (err error) {
 		return err
 	}
 	go dbrules.Prepare()
-	cluster, err := pgtest.NewCluster(ctx, pgtest.ClusterConfig{Dir: dir, Password: rand.Text()})
+	cluster, err := localservers.NewCluster(ctx, localservers.ClusterConfig{Dir: dir, Password: rand.Text()})
 	if err != nil {
 		return err
 	}

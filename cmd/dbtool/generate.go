@@ -13,7 +13,7 @@ import (
 
 	"github.com/payment-services/accounts/db"
 	"github.com/payment-services/accounts/internal/dbcatalog"
-	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 // generateCommand writes what the migrations define, so that a review shows each change of a function and
@@ -49,7 +49,7 @@ func scratchCatalog(ctx context.Context) (files dbcatalog.Catalog, err error) {
 	if err := os.Chmod(dir, folderMode); err != nil {
 		return nil, err
 	}
-	cluster, err := pgtest.NewCluster(ctx, pgtest.ClusterConfig{Dir: dir, Password: rand.Text()})
+	cluster, err := localservers.NewCluster(ctx, localservers.ClusterConfig{Dir: dir, Password: rand.Text()})
 	if err != nil {
 		return nil, err
 	}
