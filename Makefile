@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 tools := .tools
+# The commit that make build stamps into the server; empty outside of a clone.
+commit = $(shell git describe --always --abbrev=12 --dirty=.modified --exclude="*" 2>/dev/null)
 build_tool = CGO_ENABLED=0 go build -modfile=tools/go.mod -o $@
 
 .PHONY: help
@@ -51,8 +53,8 @@ lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck, and the she
 	shellcheck -x $(shell git ls-files -- scripts .ci deploy | xargs grep -lE '^\#!.*\b(ba)?sh\b')
 
 .PHONY: build
-build: ## build the server into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/server ./cmd/server
+build: ## build the server into bin/ with the version of the file VERSION, if it exists
+	CGO_ENABLED=0 go build -trimpath -ldflags='-X main.version=$(shell cat VERSION 2>/dev/null) -X main.commit=$(commit)' -o bin/server ./cmd/server
 
 .PHONY: generate
 generate: $(tools)/sqlc ## write what is generated: internal/dbgen, db/functions, db/*.txt, the client
