@@ -6,7 +6,12 @@ RUN go mod download
 COPY cmd cmd
 COPY db db
 COPY internal internal
-RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/server ./cmd/server \
+# The image's sources have no version control. The file VERSION need not exist: `go.mod` is copied with it
+# because COPY fails when nothing matches.
+COPY go.mod VERSION* ./
+ARG COMMIT=
+RUN version=$(cat VERSION 2>/dev/null || true) \
+    && CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -X main.version=$version -X main.commit=$COMMIT" -o /out/server ./cmd/server \
     && install -d -m 1777 /out/tmp
 
 FROM scratch

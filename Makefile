@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 tools := .tools
+# The commit that make build stamps into the server; empty outside of a clone.
+commit = $(shell git describe --always --abbrev=12 --dirty=.modified --exclude="*" 2>/dev/null)
 build_tool = CGO_ENABLED=0 go build -modfile=tools/go.mod -o $@
 
 .PHONY: help
@@ -51,37 +53,37 @@ lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck, and the she
 	shellcheck -x $(shell git ls-files -- scripts .ci deploy | xargs grep -lE '^\#!.*\b(ba)?sh\b')
 
 .PHONY: build
-build: ## build the server into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/server ./cmd/server
+build: ## build the server into bin/ with the version of the file VERSION, if it exists
+	CGO_ENABLED=0 go build -trimpath -ldflags='-X main.version=$(shell cat VERSION 2>/dev/null) -X main.commit=$(commit)' -o bin/server ./cmd/server
 
 .PHONY: generate
 generate: $(tools)/sqlc ## write what is generated: internal/dbgen, db/functions, db/*.txt, the client
 	$(tools)/sqlc generate
-	go run ./cmd/dbcatalog db
-	go run ./cmd/dbneeds db
-	go run ./cmd/dbcheck -docs docs/sql-rules.md
+	go run ./cmd/dbtool generate db
+	go run ./cmd/dbtool needs db
+	go run ./cmd/dbtool docs docs/sql-rules.md
 	go generate ./test/openapi
 
 .PHONY: check-generated
 check-generated: $(tools)/sqlc ## fail if generate would change anything
 	$(tools)/sqlc diff
-	go run ./cmd/dbcatalog -check db
-	go run ./cmd/dbneeds -check db
-	go run ./cmd/dbcheck -docs docs/sql-rules.md -fresh
+	go run ./cmd/dbtool generate -check db
+	go run ./cmd/dbtool needs -check db
+	go run ./cmd/dbtool docs -check docs/sql-rules.md
 	@fresh=$$(mktemp) && trap "rm -f $$fresh" EXIT && \
 		go tool -modfile=tools/go.mod oapi-codegen -config test/openapi/client.yaml -o $$fresh test/openapi/openapi.json && \
 		{ cmp -s $$fresh test/openapi/client/client.gen.go || { echo "the client is stale: make generate"; exit 1; }; }
 
 .PHONY: function
 function: ## write the files of a new function: NAME=get_pet_v1 KIND=read|write [RETURNS=] [PARAMS=] [COLUMNS=] [FILE=]
-	@go run ./cmd/dbfunction -name '$(NAME)' -kind '$(KIND)' -params '$(PARAMS)' -returns '$(RETURNS)' -columns '$(COLUMNS)' -file '$(FILE)'
+	@go run ./cmd/dbtool function -name '$(NAME)' -kind '$(KIND)' -params '$(PARAMS)' -returns '$(RETURNS)' -columns '$(COLUMNS)' -file '$(FILE)'
 
 .PHONY: check
 check: $(tools)/sqlc ## check migrations, functions and queries against every rule, with the reason and the fix
 	@scripts/install-deps --check
 	@[ "$$(uname -m)" = x86_64 ] && command -v npm >/dev/null && $(MAKE) --no-print-directory -s $(tools)/squawk \
 		|| echo 'WARNING: there is no squawk; it needs x86_64 and npm: sudo apt-get install npm' >&2
-	@go run ./cmd/dbcheck -sqlc $(tools)/sqlc -squawk $(tools)/squawk
+	@go run ./cmd/dbtool check -sqlc $(tools)/sqlc -squawk $(tools)/squawk
 
 .PHONY: bench-cache
 bench-cache: ## print what the cache costs: Redis round trips and CPU per request
@@ -128,7 +130,7 @@ plans: ## check the plans of the read functions with a million users and write d
 
 .PHONY: unused
 unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
-	@go run ./cmd/dbunused
+	@go run ./cmd/dbtool unused
 
 .PHONY: bench bench-short bench-growth profile
 bench: ## measure the service against fixed yardsticks; writes docs/benchmarks.md (< 15 min)

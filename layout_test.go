@@ -63,11 +63,24 @@ func TestOnlyPostgresKnowsThePool(t *testing.T) {
 	}
 }
 
-// Configuration comes from cmd/server; the other packages take values. pgtest and the tests look for
-// programs and folders of the machine.
+// Programs that start servers do so without the test harness.
+func TestProgramsDoNotLinkTesting(t *testing.T) {
+	t.Parallel()
+	programs := []string{"./cmd/server", "./cmd/devstack", "./cmd/dbtool", "./bench/run", "./bench/replication"}
+	for _, program := range programs {
+		out, err := exec.Command("go", "list", "-deps", program).Output()
+		require.NoError(t, err, program)
+		packages := strings.Fields(string(out))
+		require.Contains(t, packages, "fmt", program)
+		require.NotContains(t, packages, "testing", program)
+	}
+}
+
+// Configuration comes from cmd/server; the other packages take values. localservers, pgtest and the tests
+// look for programs and folders of the machine.
 func TestOnlyCommandsReadTheEnvironment(t *testing.T) {
 	t.Parallel()
-	allowed := []string{"cmd", "test", "bench", filepath.Join("internal", "pgtest")}
+	allowed := []string{"cmd", "test", "bench", filepath.Join("internal", "localservers"), filepath.Join("internal", "pgtest")}
 	err := filepath.WalkDir(".", func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
 			path == filepath.Join("internal", "mutation", "mutation_on.go") ||

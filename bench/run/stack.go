@@ -21,7 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/payment-services/accounts/db"
-	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 const (
@@ -36,10 +36,10 @@ const (
 // stack is everything that is measured, in a directory of its own that close removes.
 type stack struct {
 	dir     string
-	cluster *pgtest.Cluster
-	cache   *pgtest.Redis
-	auth    *pgtest.Redis
-	urls    pgtest.URLs
+	cluster *localservers.Cluster
+	cache   *localservers.Redis
+	auth    *localservers.Redis
+	urls    localservers.URLs
 	secret  string
 	servers []*server
 
@@ -56,7 +56,7 @@ type server struct {
 	base    string // URL
 	admin   string // URL of the service's metrics and profiles
 	cmd     *exec.Cmd
-	process *pgtest.Process
+	process *localservers.Process
 	log     string
 	started time.Duration // from the start of the process until it was ready
 }
@@ -77,14 +77,14 @@ func openStack(ctx context.Context) (_ *stack, err error) {
 	if err := os.Chmod(s.dir, 0o755); err != nil { // PostgreSQL may run as another account
 		return nil, err
 	}
-	if s.cache, err = s.startRedis(ctx, pgtest.CacheRedis); err != nil {
+	if s.cache, err = s.startRedis(ctx, localservers.CacheRedis); err != nil {
 		return nil, err
 	}
-	if s.auth, err = s.startRedis(ctx, pgtest.AuthRedis); err != nil {
+	if s.auth, err = s.startRedis(ctx, localservers.AuthRedis); err != nil {
 		return nil, err
 	}
 	passwords := db.Passwords{Migrator: rand.Text(), Reader: rand.Text(), Writer: rand.Text()}
-	s.cluster, err = pgtest.NewCluster(ctx, pgtest.ClusterConfig{Dir: s.dir, Password: rand.Text(), Durable: true})
+	s.cluster, err = localservers.NewCluster(ctx, localservers.ClusterConfig{Dir: s.dir, Password: rand.Text(), Durable: true})
 	if err != nil {
 		return nil, err
 	}
@@ -119,12 +119,12 @@ func openStack(ctx context.Context) (_ *stack, err error) {
 	return s, nil
 }
 
-func (s *stack) startRedis(ctx context.Context, kind pgtest.RedisKind) (*pgtest.Redis, error) {
+func (s *stack) startRedis(ctx context.Context, kind localservers.RedisKind) (*localservers.Redis, error) {
 	dir := filepath.Join(s.dir, string(kind))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	r, err := pgtest.NewRedis(pgtest.RedisConfig{Kind: kind, Dir: dir, Password: rand.Text()})
+	r, err := localservers.NewRedis(localservers.RedisConfig{Kind: kind, Dir: dir, Password: rand.Text()})
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (s *stack) start(ctx context.Context, name, binary, ready string, environme
 		"PATH="+os.Getenv("PATH"), "TMPDIR="+s.dir)
 	began := time.Now()
 	var err error
-	if v.process, err = pgtest.StartProcess(name, v.cmd, v.log, syscall.SIGTERM); err != nil {
+	if v.process, err = localservers.StartProcess(name, v.cmd, v.log, syscall.SIGTERM); err != nil {
 		return nil, err
 	}
 	if err := v.process.AwaitOK(ctx, v.base+ready, startPoll, startTimeout); err != nil {
@@ -229,7 +229,7 @@ func (s *stack) close() error {
 	for _, v := range s.servers {
 		errs = append(errs, v.process.Kill())
 	}
-	for _, r := range []*pgtest.Redis{s.cache, s.auth} {
+	for _, r := range []*localservers.Redis{s.cache, s.auth} {
 		if r != nil {
 			errs = append(errs, r.Close())
 		}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 // tick is the unit of CPU time in /proc: USER_HZ, 100 on every Linux that Go runs on.
@@ -17,7 +17,7 @@ const tick = 10 * time.Millisecond
 // ended.
 func readCPU(pid int) (own, waited time.Duration, err error) {
 	const user, waitedSystem = 11, 14
-	stat := pgtest.ProcessStat(pid)
+	stat := localservers.ProcessStat(pid)
 	if len(stat) <= waitedSystem {
 		return 0, 0, fmt.Errorf("process %d has ended", pid)
 	}
@@ -41,7 +41,7 @@ func treeCPU(roots ...int) (time.Duration, error) {
 			return 0, err
 		}
 		sum += own + waited
-		for _, child := range pgtest.Children(root) {
+		for _, child := range localservers.Children(root) {
 			if own, _, err := readCPU(child); err == nil { // else it has just ended
 				sum += own
 			}

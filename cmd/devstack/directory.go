@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	"github.com/payment-services/accounts/db"
-	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 const (
@@ -81,7 +81,7 @@ func (d *directory) postgres() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	reachable, err := pgtest.Reachable(path)
+	reachable, err := localservers.Reachable(path)
 	if err != nil || reachable {
 		return path, err
 	}

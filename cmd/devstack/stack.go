@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/payment-services/accounts/internal/auth"
-	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 const (
@@ -39,27 +39,27 @@ type stack struct {
 	dir   *directory
 	state *state
 
-	cluster *pgtest.Cluster
-	cache   *pgtest.Redis
-	auth    *pgtest.Redis
-	server  *pgtest.Process
+	cluster *localservers.Cluster
+	cache   *localservers.Redis
+	auth    *localservers.Redis
+	server  *localservers.Process
 	httpURL string
 }
 
 // startDatabases starts PostgreSQL and Redis, on the ports of the last time if they are free, and
 // brings the schema up to date.
 func (s *stack) startDatabases(ctx context.Context) (err error) {
-	if s.cache, err = s.startRedis(ctx, pgtest.CacheRedis, s.state.CachePassword, s.state.CachePort); err != nil {
+	if s.cache, err = s.startRedis(ctx, localservers.CacheRedis, s.state.CachePassword, s.state.CachePort); err != nil {
 		return err
 	}
-	if s.auth, err = s.startRedis(ctx, pgtest.AuthRedis, s.state.AuthPassword, s.state.AuthPort); err != nil {
+	if s.auth, err = s.startRedis(ctx, localservers.AuthRedis, s.state.AuthPassword, s.state.AuthPort); err != nil {
 		return err
 	}
 	pg, err := s.dir.postgres()
 	if err != nil {
 		return err
 	}
-	s.cluster, err = pgtest.NewCluster(ctx, pgtest.ClusterConfig{
+	s.cluster, err = localservers.NewCluster(ctx, localservers.ClusterConfig{
 		Dir:         pg,
 		Password:    s.state.SuperPassword,
 		Durable:     true,
@@ -80,12 +80,12 @@ func (s *stack) startDatabases(ctx context.Context) (err error) {
 	return s.cluster.Prepare(ctx, database, s.state.Passwords, slog.New(slog.DiscardHandler))
 }
 
-func (s *stack) startRedis(ctx context.Context, kind pgtest.RedisKind, password string, port int) (*pgtest.Redis, error) {
+func (s *stack) startRedis(ctx context.Context, kind localservers.RedisKind, password string, port int) (*localservers.Redis, error) {
 	dir, err := s.dir.sub(string(kind))
 	if err != nil {
 		return nil, err
 	}
-	r, err := pgtest.NewRedis(pgtest.RedisConfig{Kind: kind, Dir: dir, Password: password, Port: port})
+	r, err := localservers.NewRedis(localservers.RedisConfig{Kind: kind, Dir: dir, Password: password, Port: port})
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (s *stack) startServer(ctx context.Context) error {
 		cmd.Env = append(cmd.Env, v.name+"="+v.value)
 	}
 	cmd.Env = append(cmd.Env, "JWT_ALGORITHM=HS256", "HTTP_ADDR="+httpAddress, "ADMIN_ADDR="+adminAddress)
-	s.server, err = pgtest.StartProcess("the server", cmd, s.dir.file("server.log"), syscall.SIGTERM)
+	s.server, err = localservers.StartProcess("the server", cmd, s.dir.file("server.log"), syscall.SIGTERM)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (s *stack) stop() error {
 	if s.server != nil {
 		errs = append(errs, s.server.Stop(syscall.SIGTERM, serverGrace))
 	}
-	for _, r := range []*pgtest.Redis{s.cache, s.auth} {
+	for _, r := range []*localservers.Redis{s.cache, s.auth} {
 		if r != nil {
 			errs = append(errs, r.Stop())
 		}

@@ -31,6 +31,7 @@ const usage = `usage: server [command]
   functions    print the database functions that this build needs
   token        print a signed token (server token -h)
   healthcheck  exit 0 if the service on this machine is alive
+  version      print the version, the commit and the Go version of this build
   help         print this
 `
 
@@ -68,6 +69,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return token(args, stdout)
 	case "healthcheck":
 		return healthcheck(ctx)
+	case "version":
+		return currentRelease().write(stdout)
 	case "help", "-h", "--help":
 		_, err := io.WriteString(stdout, usage)
 		return err

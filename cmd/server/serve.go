@@ -114,8 +114,10 @@ func serve(ctx context.Context) (err error) {
 	if err := core.Cache.CheckSetup(setupCtx, authRedis); err != nil {
 		return err
 	}
+	release := currentRelease()
 	api := httpapi.New(httpapi.Config{
 		Accounts: core.Accounts, Auth: verifier, Logger: log, Metrics: registry, DrainDelay: drainDelay,
+		Version:        release.version,
 		MaxUploadBytes: cfg.MaxUploadBytes, MaxUploads: cfg.MaxUploads, UploadExtensions: cfg.UploadExtensions, Origins: cfg.Origins,
 		AllowedHeaders: cfg.AllowedHeaders, ExposedHeaders: cfg.ExposedHeaders,
 		Limits: httpapi.RateLimits{
@@ -145,7 +147,8 @@ func serve(ctx context.Context) (err error) {
 			log.Error("admin server", "error", err)
 		}
 	})
-	log.Info("listening", "http", listener.Addr().String(), "admin", adminListener.Addr().String())
+	log.Info("listening", "http", listener.Addr().String(), "admin", adminListener.Addr().String(),
+		"version", release.version, "commit", release.commit)
 	err = api.Serve(ctx, netutil.LimitListener(listener, cfg.MaxConnections))
 	stopBackground()
 	err = errors.Join(err, admin.Close())

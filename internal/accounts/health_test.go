@@ -12,6 +12,7 @@ import (
 
 	"github.com/payment-services/accounts/db"
 	"github.com/payment-services/accounts/internal/accounts"
+	"github.com/payment-services/accounts/internal/localservers"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
@@ -126,9 +127,9 @@ func TestReadinessRemembersSuccess(t *testing.T) {
 // A server that is away says nothing about the schema; the other one does.
 func TestReadinessWithoutOneServer(t *testing.T) {
 	t.Parallel()
-	for name, down := range map[string]func(*pgtest.Cluster) *pgtest.Server{
-		"primary": func(c *pgtest.Cluster) *pgtest.Server { return c.Primary },
-		"standby": func(c *pgtest.Cluster) *pgtest.Server { return c.Standby },
+	for name, down := range map[string]func(*localservers.Cluster) *localservers.Server{
+		"primary": func(c *localservers.Cluster) *localservers.Server { return c.Primary },
+		"standby": func(c *localservers.Cluster) *localservers.Server { return c.Standby },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -23,6 +23,7 @@ import (
 	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/localservers"
 	"github.com/payment-services/accounts/internal/outbox"
 	"github.com/payment-services/accounts/internal/pgtest"
 	"github.com/payment-services/accounts/internal/postgres"
@@ -131,9 +132,9 @@ func (p *process) Count(counter, label string) (n int) {
 }
 
 // newRedis starts a cache server that ends with the test.
-func newRedis(t *testing.T) *pgtest.Redis {
+func newRedis(t *testing.T) *localservers.Redis {
 	t.Helper()
-	r, err := pgtest.NewRedis(pgtest.RedisConfig{Kind: pgtest.CacheRedis, Dir: t.TempDir()})
+	r, err := localservers.NewRedis(localservers.RedisConfig{Kind: localservers.CacheRedis, Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, r.Close()) })
 	require.NoError(t, r.Start(t.Context()))

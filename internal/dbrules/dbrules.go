@@ -1,5 +1,5 @@
 // Package dbrules holds what must be true of the SQL: of the migrations, of the functions that they
-// make, and of the queries that call them. cmd/dbcheck (make check) runs all of it; tests run parts.
+// make, and of the queries that call them. dbtool check (make check) runs all of it; tests run parts.
 //
 // What an existing tool finds is left to it: plpgsql_check reads bodies, squawk locks, sqlc vet queries
 // (the rules in sqlc.yaml), PostgreSQL's own grammar (libpg_query) parses statements, pg_dump compares schemas, git knows what is released, and PostgreSQL's

@@ -26,7 +26,7 @@ var objectFaults = []fault{
 	{"with a row of a table", "helper-granted", "GRANT EXECUTE ON FUNCTION accounts.lock_user_v1(uuid) TO accounts_write;"},
 	{"same columns", "index-duplicate", "CREATE INDEX user_contacts_user_id_2_idx ON accounts.user_contacts (user_id);"},
 	{"first columns", "index-duplicate", "CREATE INDEX user_group_memberships_user_id_idx ON accounts.user_group_memberships (user_id);"},
-	{"of a unique one", "index-duplicate", "CREATE INDEX user_groups_name_idx ON accounts.user_groups (name);"},
+	{"of a unique one", "index-duplicate", "CREATE INDEX user_groups_name_key_idx ON accounts.user_groups (name_key);"},
 	{"column", "text-key-collation", petsWith("ALTER TABLE accounts.pets ADD COLUMN name text; CREATE UNIQUE INDEX pets_name_key ON accounts.pets (name);")},
 	{"constraint", "text-key-collation", petsWith("ALTER TABLE accounts.pets ADD COLUMN name varchar(5); ALTER TABLE accounts.pets ADD CONSTRAINT pets_name_key UNIQUE (id, name);")},
 	{"expression", "text-key-collation", petsWith("ALTER TABLE accounts.pets ADD COLUMN name text; CREATE UNIQUE INDEX pets_name_key ON accounts.pets (lower(name));")},

@@ -23,18 +23,20 @@ var queryFaults = []fault{
 	{"by position", queryNamedArguments, "read\n-- name: GetUserDetailV1 :one\nSELECT * FROM accounts.get_user_detail_v1(@user_id);\n"},
 	{"an expression", queryNamedArguments, "read\n-- name: LookupUsersV1 :many\nSELECT * FROM accounts.lookup_users_v1(p_identifiers => ARRAY[@a::text]::text[]);\n"},
 	{"no such function", queryInvalid, "read\n-- name: GetNothingV1 :one\nSELECT * FROM accounts.get_nothing_v1(p_id => @id);\n"},
-	{"a write among the reads", queryFolder, "read\n-- name: DeactivateContactV1 :one\nSELECT * FROM accounts.deactivate_contact_v1(p_contact_id => @contact_id);\n"},
+	{"a write among the reads", queryFolder, "read\n-- name: DeactivateContactV1 :one\nSELECT * FROM accounts.deactivate_contact_v1(p_contact_id => @contact_id, " +
+		"p_expected_versions => sqlc.narg('expected_versions')::bigint[]);\n"},
 	{"a read among the writes", queryFolder, "write\n-- name: ListUserGroupsV1 :many\nSELECT * FROM accounts.list_user_groups_v1();\n"},
 	{"internal", queryFolder, "write\n-- name: MergePatchV1 :one\nSELECT accounts.merge_patch_v1(p_target => @target, p_patch => @patch);\n"},
 	{"another", queryName, "read\n-- name: AllGroups :many\nSELECT * FROM accounts.list_user_groups_v1();\n"},
 	{"none", queryArrayCast, "read\n-- name: LookupUsersV1 :many\nSELECT * FROM accounts.lookup_users_v1(p_identifiers => @identifiers);\n"},
 	{":one for a list", queryCardinality, "read\n-- name: ListUserGroupsV1 :one\nSELECT * FROM accounts.list_user_groups_v1();\n"},
-	{":exec for touched", queryCardinality, "write\n-- name: DeactivateContactV1 :exec\nSELECT * FROM accounts.deactivate_contact_v1(p_contact_id => @contact_id);\n"},
+	{":exec for touched", queryCardinality, "write\n-- name: DeactivateContactV1 :exec\nSELECT * FROM accounts.deactivate_contact_v1(p_contact_id => @contact_id, " +
+		"p_expected_versions => sqlc.narg('expected_versions')::bigint[]);\n"},
 	{":exec for a scalar", queryCardinality, "read\n-- name: IsCacheOutboxPendingV1 :exec\nSELECT accounts.is_cache_outbox_pending_v1(p_id => @id);\n"},
 	{":many for one row", queryCardinality, "read\n-- name: GetContactV1 :many\nSELECT * FROM accounts.get_contact_v1(p_contact_id => @contact_id);\n"},
 	{"lost", queryNullable, "read\n-- name: CountUsersV1 :one\nSELECT * FROM accounts.count_users_v1(p_is_active => @is_active, p_group_id => sqlc.narg('group_id'), p_updated_since => sqlc.narg('updated_since'));\n"},
 	{"sqlc.arg", queryNullable, "write\n-- name: UpdateContactV1 :one\nSELECT * FROM accounts.update_contact_v1(p_contact_id => @contact_id, p_value => sqlc.arg('value'), " +
-		"p_normalized => sqlc.narg('normalized'), p_is_active => sqlc.narg('is_active'));\n"},
+		"p_normalized => sqlc.narg('normalized'), p_is_active => sqlc.narg('is_active'), p_expected_versions => sqlc.narg('expected_versions')::bigint[]);\n"},
 	{"crossed", queryArgument, "write\n-- name: AddContactV1 :one\nSELECT * FROM accounts.add_contact_v1(p_user_id => @user_id, p_type => @type, p_value => @normalized, p_normalized => @value);\n"},
 	{"another name", queryArgument, "read\n-- name: GetUserMembershipV1 :one\nSELECT * FROM accounts.get_user_membership_v1(p_user_id => @who, p_group_id => @group_id);\n"},
 	{"no line", contractRenamed, "sqlc.yaml\n          accounts_user_group_v1: UserGroupV1\n"},

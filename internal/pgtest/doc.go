@@ -20,6 +20,5 @@
 // with what it declared in the cache outbox, and refuses what differs. A fixture that writes rows by hand
 // connects with [DB.UncheckedURL]; a test of the schema itself calls [DB.RemoveOracle].
 //
-// The servers themselves ([Cluster], [Redis], [Process]) know nothing of tests; cmd/devstack runs them
-// for `make run`.
+// Package internal/localservers runs the servers; it does not depend on tests.
 package pgtest

@@ -119,7 +119,7 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 		"forgets the dictionary": {body: `UPDATE accounts.user_groups AS g SET name = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
 			v_keys := ARRAY['g:' || p_group]; v_id := accounts.record_change_v1('{}', v_keys);`, rule: "key-missing", with: "d:user_groups"},
 		"forgets the dependency":            {body: `UPDATE accounts.contact_types AS t SET name = 'x', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'"), rule: "key-missing", with: "t:"},
-		"creates a group silently":          {body: "INSERT INTO accounts.user_groups (name) VALUES ('silent');", rule: "key-missing", with: "d:user_groups"},
+		"creates a group silently":          {body: "INSERT INTO accounts.user_groups (name, name_key) VALUES ('silent', 'silent');", rule: "key-missing", with: "d:user_groups"},
 		"a dependency among the keys":       {body: `UPDATE accounts.user_groups AS g SET name = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;` + record("'d:user_groups', 'g:' || p_group"), rule: "key-place"},
 		"declares too much":                 {body: lockA + record("'u:' || p_a"), rule: "key-extra"},
 		"declares an unknown kind":          {body: lockA + changeA + record("'u:' || p_a, 'x:' || p_a"), rule: "key-extra"},
@@ -138,7 +138,7 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 				CREATE TEMPORARY TABLE args (a uuid, b uuid, g uuid, t uuid, c uuid);
 				INSERT INTO args SELECT (accounts.create_user_v1(true, '{}', '{phone,second_login}', '{+79990000001,ann}', '{+79990000001,ann}', '{}')).id;
 				UPDATE args SET b = (SELECT u.id FROM accounts.create_user_v1(true, '{}', '{}', '{}', '{}', '{}') AS u),
-				                g = (SELECT g.id FROM accounts.create_user_group_v1('drivers') AS g),
+				                g = (SELECT g.id FROM accounts.create_user_group_v1('drivers', 'drivers') AS g),
 				                t = (SELECT t.id FROM accounts.create_contact_type_v1('telegram', 'allow') AS t);
 				UPDATE args SET c = (SELECT c.id FROM accounts.list_user_contacts_v1(a, false) AS c WHERE c.type = 'phone')`,
 				pgx.QueryExecModeSimpleProtocol)
@@ -174,7 +174,7 @@ func TestOracle_SeveralCallsInOneTransaction(t *testing.T) {
 	t.Parallel()
 	d := Shared(t)
 	conn := connect(t, d.WriteURL)
-	create := "SELECT accounts.create_user_group_v1($1)"
+	create := "SELECT accounts.create_user_group_v1($1, $1)"
 	tx, err := conn.Begin(t.Context())
 	require.NoError(t, err)
 	for _, name := range []string{"one", "two"} {
@@ -188,7 +188,7 @@ func TestOracle_SeveralCallsInOneTransaction(t *testing.T) {
 func TestOracle_StatementsByHand(t *testing.T) {
 	t.Parallel()
 	d := Shared(t)
-	const insert = "INSERT INTO accounts.user_groups (name) VALUES ('by hand')"
+	const insert = "INSERT INTO accounts.user_groups (name, name_key) VALUES ('by hand', 'by hand')"
 	_, err := connect(t, d.SuperURL).Exec(t.Context(), insert)
 	require.ErrorContains(t, err, "rule key-missing: a statement outside functions, table user_groups")
 	_, err = connect(t, d.MigrateURL+"&oracle.off=not+for+this+login").Exec(t.Context(), insert)

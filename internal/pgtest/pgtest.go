@@ -14,7 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/payment-services/accounts/db"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 const (
@@ -23,27 +23,29 @@ const (
 	setupTimeout = 3 * time.Minute
 	// maxNameBytes of a test's name go into its database's name, of which PostgreSQL keeps 63.
 	maxNameBytes = 40
+	// adminTimeout bounds one statement of this package.
+	adminTimeout = 20 * time.Second
 )
 
 // DB is the database of one test: bootstrapped, migrated, empty, on a primary and on a standby that
 // has it already. Its Redis servers are the test's own, because the cache protocol uses fixed keys and
 // the identity of the server itself.
 type DB struct {
-	URLs
+	localservers.URLs
 	Name string
 
 	t       testing.TB
 	run     *testRun
-	cluster *Cluster
+	cluster *localservers.Cluster
 
 	mu    sync.Mutex
-	redis map[RedisKind]*Redis
+	redis map[localservers.RedisKind]*localservers.Redis
 }
 
 // Stack is a DB whose servers are the test's own.
 type Stack struct {
 	*DB
-	Cluster *Cluster
+	Cluster *localservers.Cluster
 }
 
 // Main runs the tests of a package and then stops what they share: call it from TestMain. Without it
@@ -86,7 +88,7 @@ func Shared(t testing.TB) *DB {
 		t.Fatalf("pgtest: start the shared PostgreSQL servers: %v", err)
 	}
 	name := databaseName(t.Name())
-	if err := cluster.clone(ctx, name); err != nil {
+	if err := cluster.CloneDatabase(ctx, name, templateDatabase); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 	d := &DB{URLs: cluster.URLs(name, passwords), Name: name, t: t, run: run, cluster: cluster}
@@ -95,9 +97,7 @@ func Shared(t testing.TB) *DB {
 			d.keep()
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
-		defer cancel()
-		if err := cluster.drop(ctx, name); err != nil {
+		if err := cluster.DropDatabase(context.Background(), name); err != nil {
 			t.Errorf("pgtest: %v", err)
 		}
 	})
@@ -131,7 +131,7 @@ func Private(t testing.TB) *Stack {
 			t.Errorf("pgtest: %v", err)
 		}
 	})
-	if err := cluster.clone(ctx, name); err != nil {
+	if err := cluster.CloneDatabase(ctx, name, templateDatabase); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 	return &Stack{DB: d, Cluster: cluster}
@@ -165,18 +165,18 @@ func (d *DB) WaitForReplay(ctx context.Context) error { return d.cluster.WaitFor
 
 // Redis returns the test's cache server, which the first call starts and the end of the test kills. It
 // must be called by the test's own goroutine.
-func (d *DB) Redis() *Redis {
+func (d *DB) Redis() *localservers.Redis {
 	d.t.Helper()
-	return d.startRedis(CacheRedis)
+	return d.startRedis(localservers.CacheRedis)
 }
 
 // AuthRedis is like Redis for the server of the revocation list.
-func (d *DB) AuthRedis() *Redis {
+func (d *DB) AuthRedis() *localservers.Redis {
 	d.t.Helper()
-	return d.startRedis(AuthRedis)
+	return d.startRedis(localservers.AuthRedis)
 }
 
-func (d *DB) startRedis(kind RedisKind) *Redis {
+func (d *DB) startRedis(kind localservers.RedisKind) *localservers.Redis {
 	d.t.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -187,7 +187,7 @@ func (d *DB) startRedis(kind RedisKind) *Redis {
 	if err != nil {
 		d.t.Fatalf("pgtest: %v", err)
 	}
-	r, err := NewRedis(RedisConfig{Kind: kind, Dir: dir})
+	r, err := localservers.NewRedis(localservers.RedisConfig{Kind: kind, Dir: dir})
 	if err != nil {
 		d.t.Fatalf("pgtest: %v", err)
 	}
@@ -200,7 +200,7 @@ func (d *DB) startRedis(kind RedisKind) *Redis {
 		d.t.Fatalf("pgtest: %v", err)
 	}
 	if d.redis == nil {
-		d.redis = make(map[RedisKind]*Redis)
+		d.redis = make(map[localservers.RedisKind]*localservers.Redis)
 	}
 	d.redis[kind] = r
 	return r
@@ -208,29 +208,8 @@ func (d *DB) startRedis(kind RedisKind) *Redis {
 
 // keep leaves the database for a look at it after the test process has ended.
 func (d *DB) keep() {
-	d.run.keepFiles(fmt.Sprintf("%s\n  start: %s\n  psql '%s'", d.t.Name(), d.cluster.Primary.startHint(), d.SuperURL))
+	d.run.keepFiles(fmt.Sprintf("%s\n  start: %s\n  psql '%s'", d.t.Name(), d.cluster.Primary.StartCommand(), d.SuperURL))
 	d.t.Logf("pgtest: kept database %s", d.Name)
-}
-
-// clone makes a database from the template, and returns when the standby has it too.
-func (c *Cluster) clone(ctx context.Context, name string) error {
-	create := "CREATE DATABASE " + pgx.Identifier{name}.Sanitize() + " TEMPLATE " + templateDatabase
-	if err := c.Primary.query(ctx, create, nil); err != nil {
-		return fmt.Errorf("create database %s: %w", name, err)
-	}
-	// The template's owner, grants and settings belong to that database and are not copied.
-	if err := c.bootstrap(ctx, name, db.Passwords{}); err != nil {
-		return err
-	}
-	return c.WaitForReplay(ctx)
-}
-
-func (c *Cluster) drop(ctx context.Context, name string) error {
-	err := c.Primary.query(ctx, "DROP DATABASE "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)", nil)
-	if err != nil {
-		return fmt.Errorf("drop database %s: %w", name, err)
-	}
-	return nil
 }
 
 // databaseName makes a name that is unique in this process and tells the test.

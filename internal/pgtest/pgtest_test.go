@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,10 +16,15 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
-// waitLimit bounds each wait of these tests; only a defect makes one last so long.
-const waitLimit = 20 * time.Second
+const (
+	// waitLimit bounds each wait of these tests; only a defect makes one last so long.
+	waitLimit = 20 * time.Second
+	waitTick  = 5 * time.Millisecond
+)
 
 func TestMain(m *testing.M) { Main(m) }
 
@@ -70,7 +74,7 @@ func TestPauseAndResumeReplay(t *testing.T) {
 	// A new database is handed out when the standby has it, not before.
 	long, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	require.ErrorIs(t, s.Cluster.clone(long, "unseen"), context.DeadlineExceeded)
+	require.ErrorIs(t, s.Cluster.CloneDatabase(long, "unseen", templateDatabase), context.DeadlineExceeded)
 
 	require.NoError(t, s.Cluster.ResumeReplay(ctx))
 	require.NoError(t, s.WaitForReplay(ctx))
@@ -128,20 +132,12 @@ func TestFrozenServerAnswersNothingUntilThawed(t *testing.T) {
 	require.NoError(t, s.Cluster.Primary.Stop())
 }
 
-func TestFailedStartShowsTheLog(t *testing.T) {
-	t.Parallel()
-	s := Private(t)
-	require.NoError(t, s.Cluster.Primary.Stop())
-	s.Cluster.Primary.settings += "no_such_setting = 1\n"
-	require.ErrorContains(t, s.Cluster.Primary.Start(t.Context()), "no_such_setting")
-}
-
 func TestRedis(t *testing.T) {
 	t.Parallel()
 	db := Shared(t)
 	require.Same(t, db.Redis(), db.Redis())
 	for _, test := range []struct {
-		server      *Redis
+		server      *localservers.Redis
 		policy      string
 		afterReturn int64 // of the one key
 	}{
@@ -237,7 +233,7 @@ func TestKilledProcess(t *testing.T) {
 	require.NotEmpty(t, processesOf(t, dir))
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait()
-	require.Eventually(t, func() bool { return len(processesOf(t, dir)) == 0 }, waitLimit, pollInterval)
+	require.Eventually(t, func() bool { return len(processesOf(t, dir)) == 0 }, waitLimit, waitTick)
 
 	// Its files are the next run's to remove, when they are old enough.
 	require.NoError(t, sweepRun(t.Context(), dir, keepLife))
@@ -246,23 +242,6 @@ func TestKilledProcess(t *testing.T) {
 	require.NoError(t, os.Chtimes(dir, old, old))
 	require.NoError(t, sweepRun(t.Context(), dir, keepLife))
 	require.NoDirExists(t, dir)
-}
-
-func TestStartEndsAnOrphanOnItsData(t *testing.T) {
-	t.Parallel()
-	s := Private(t)
-	primary := s.Cluster.Primary
-	orphan, err := primary.detach() // as if another process had started it
-	require.NoError(t, err)
-	require.NoError(t, primary.Start(t.Context()))
-	<-orphan.Done()
-	require.Equal(t, "1", value(t, s.WriteURL, "SELECT 1"))
-	require.NoError(t, primary.Stop())
-
-	// The pid of a dead server may belong to another process by now.
-	stale := strconv.Itoa(os.Getpid()) + "\n" + primary.data + "\n"
-	require.NoError(t, primary.write("postmaster.pid", stale))
-	require.NoError(t, primary.Start(t.Context()))
 }
 
 func connect(t *testing.T, url string) *pgx.Conn {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 // dialTimeout bounds the connection to the server behind a proxy.
@@ -18,7 +20,7 @@ const dialTimeout = 5 * time.Second
 // while others still reach the server. It is safe for concurrent use.
 type Proxy struct {
 	target string
-	port   *port
+	port   *localservers.Port
 	pumps  sync.WaitGroup
 
 	// gate is read-locked for every write of a pump, and locked while the proxy is stalled.
@@ -33,7 +35,7 @@ type Proxy struct {
 // NewProxy starts a proxy to the server at target ("127.0.0.1:port"), which ends with the test.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
-	port, err := reservePort(0)
+	port, err := localservers.ReservePort(0)
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
@@ -42,7 +44,7 @@ func NewProxy(t testing.TB, target string) *Proxy {
 		p.Resume()
 		p.Cut()
 		p.pumps.Wait()
-		if err := port.release(); err != nil {
+		if err := port.Release(); err != nil {
 			t.Errorf("pgtest: %v", err)
 		}
 	})
@@ -53,7 +55,7 @@ func NewProxy(t testing.TB, target string) *Proxy {
 }
 
 // Address returns the proxy's own "127.0.0.1:port"; it stays the same.
-func (p *Proxy) Address() string { return p.port.address() }
+func (p *Proxy) Address() string { return p.port.Address() }
 
 // URL returns the connection string of a server with the proxy's address in place of the server's.
 func (p *Proxy) URL(server string) (string, error) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/payment-services/accounts/db"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 const (
@@ -35,11 +36,10 @@ const (
 type testRun struct {
 	dir       string
 	lock      *os.File // held while the process lives
-	bin       *binaries
 	templates *templateCache
 
 	once      sync.Once
-	shared    *Cluster
+	shared    *localservers.Cluster
 	passwords db.Passwords
 	sharedErr error
 
@@ -67,11 +67,7 @@ func getRun(ctx context.Context) (*testRun, error) {
 }
 
 func newRun(ctx context.Context) (*testRun, error) {
-	bin, err := findBinaries(ctx)
-	if err != nil {
-		return nil, err
-	}
-	templates, err := newTemplateCache(bin)
+	templates, err := newTemplateCache(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -89,17 +85,17 @@ func newRun(ctx context.Context) (*testRun, error) {
 	if err := errors.Join(flock(lock, syscall.LOCK_EX), os.Chmod(dir, folderMode)); err != nil {
 		return nil, err
 	}
-	return &testRun{dir: dir, lock: lock, bin: bin, templates: templates}, nil
+	return &testRun{dir: dir, lock: lock, templates: templates}, nil
 }
 
 // sharedCluster starts the cluster of [Shared] when it is first asked for.
-func (r *testRun) sharedCluster(ctx context.Context) (*Cluster, db.Passwords, error) {
+func (r *testRun) sharedCluster(ctx context.Context) (*localservers.Cluster, db.Passwords, error) {
 	r.once.Do(func() { r.shared, r.passwords, _, r.sharedErr = r.startCluster(ctx, "shared") })
 	return r.shared, r.passwords, r.sharedErr
 }
 
 // startCluster starts a cluster made from the template in a new folder.
-func (r *testRun) startCluster(ctx context.Context, name string) (*Cluster, db.Passwords, string, error) {
+func (r *testRun) startCluster(ctx context.Context, name string) (*localservers.Cluster, db.Passwords, string, error) {
 	dir, err := r.folder(name)
 	if err != nil {
 		return nil, db.Passwords{}, "", err
@@ -113,7 +109,7 @@ func (r *testRun) startCluster(ctx context.Context, name string) (*Cluster, db.P
 	if err != nil {
 		return nil, db.Passwords{}, "", err
 	}
-	cluster, err := newCluster(r.bin, ClusterConfig{Dir: dir, Password: passwords.Super})
+	cluster, err := localservers.NewCluster(ctx, localservers.ClusterConfig{Dir: dir, Password: passwords.Super})
 	if err != nil {
 		return nil, db.Passwords{}, "", err
 	}
@@ -159,15 +155,6 @@ func (r *testRun) close() error {
 	text := strings.Join(r.keep, "\n") + "\n"
 	fmt.Fprintf(os.Stderr, "pgtest: kept for an hour:\n%s", text)
 	return errors.Join(err, os.WriteFile(filepath.Join(r.dir, "keep"), []byte(text), 0o600), r.lock.Close())
-}
-
-// startHint is the command that brings a kept server back, on the same port.
-func (s *Server) startHint() string {
-	command := filepath.Join(s.bin.dir, "postgres") + " -D " + s.data
-	if s.bin.account != nil {
-		command = "setpriv --reuid=postgres --regid=postgres --clear-groups " + command
-	}
-	return command
 }
 
 // runParent returns the directory that holds the runs' directories.
@@ -235,7 +222,7 @@ func sweepRun(ctx context.Context, dir string, life time.Duration) error {
 		return err
 	}
 	for _, file := range pidFiles {
-		if err := endOrphan(ctx, filepath.Dir(file)); err != nil {
+		if err := localservers.EndOrphan(ctx, filepath.Dir(file)); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/payment-services/accounts/db"
+	"github.com/payment-services/accounts/internal/localservers"
 )
 
 const (
@@ -45,11 +46,15 @@ type templatePasswords struct {
 // templateCache is a folder of data directories, one for each PostgreSQL version and text of the
 // bootstrap and migrations. All test processes of the user share it, under a file lock.
 type templateCache struct {
-	dir string
-	bin *binaries
+	dir     string
+	dataKey string // localservers.DataKey
 }
 
-func newTemplateCache(bin *binaries) (*templateCache, error) {
+func newTemplateCache(ctx context.Context) (*templateCache, error) {
+	dataKey, err := localservers.DataKey(ctx)
+	if err != nil {
+		return nil, err
+	}
 	base, err := os.UserCacheDir()
 	if err != nil { // no home, as in some containers
 		base = filepath.Join(os.TempDir(), fmt.Sprintf("cache-%d", os.Geteuid()))
@@ -58,7 +63,7 @@ func newTemplateCache(bin *binaries) (*templateCache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("template cache: %w", err)
 	}
-	return &templateCache{dir: dir, bin: bin}, nil
+	return &templateCache{dir: dir, dataKey: dataKey}, nil
 }
 
 // copyTo copies the template's data directory, which is built first if it is missing. scratch is an
@@ -101,13 +106,13 @@ func (c *templateCache) copyTo(ctx context.Context, data, scratch string) (templ
 	if err != nil {
 		return templatePasswords{}, fmt.Errorf("template cache: %w", err)
 	}
-	return passwords, copyTree(ctx, filepath.Join(template, "primary"), data)
+	return passwords, localservers.CopyTree(ctx, filepath.Join(template, "primary"), data)
 }
 
 // key names everything that a template is made of.
 func (c *templateCache) key() (string, error) {
 	hash := sha256.New()
-	fmt.Fprintln(hash, templateFormat, c.bin.version, commonSettings, db.BootstrapSQL(), oracleSQL)
+	fmt.Fprintln(hash, templateFormat, c.dataKey, db.BootstrapSQL(), oracleSQL)
 	migrations := db.Migrations()
 	err := fs.WalkDir(migrations, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -132,11 +137,11 @@ func (c *templateCache) build(ctx context.Context, template, scratch string) err
 		Super:    rand.Text(),
 		Services: db.Passwords{Migrator: rand.Text(), Reader: rand.Text(), Writer: rand.Text()},
 	}
-	cluster, err := newCluster(c.bin, ClusterConfig{Dir: scratch, Password: passwords.Super})
+	cluster, err := localservers.NewCluster(ctx, localservers.ClusterConfig{Dir: scratch, Password: passwords.Super})
 	if err != nil {
 		return err
 	}
-	err = cluster.makeTemplate(ctx, passwords.Services)
+	err = makeTemplate(ctx, cluster, passwords.Services)
 	if err = errors.Join(err, cluster.Close()); err != nil {
 		return err
 	}
@@ -151,32 +156,29 @@ func (c *templateCache) build(ctx context.Context, template, scratch string) err
 	if err := os.WriteFile(filepath.Join(fresh, "passwords.json"), text, 0o600); err != nil {
 		return err
 	}
-	if err := copyTree(ctx, cluster.Primary.data, filepath.Join(fresh, "primary")); err != nil {
+	if err := localservers.CopyTree(ctx, cluster.Primary.DataDir(), filepath.Join(fresh, "primary")); err != nil {
 		return err
 	}
 	return os.Rename(fresh, template)
 }
 
 // makeTemplate starts the primary alone, makes the template database and stops it cleanly.
-func (c *Cluster) makeTemplate(ctx context.Context, passwords db.Passwords) error {
-	if err := c.Primary.initialise(ctx); err != nil {
-		return err
-	}
-	if err := c.Primary.Start(ctx); err != nil {
+func makeTemplate(ctx context.Context, c *localservers.Cluster, passwords db.Passwords) error {
+	if err := c.StartPrimary(ctx); err != nil {
 		return err
 	}
 	if err := c.Prepare(ctx, templateDatabase, passwords, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
-	if err := c.installOracle(ctx); err != nil {
+	if err := installOracle(ctx, c); err != nil {
 		return err
 	}
 	return c.Primary.Stop()
 }
 
 // installOracle runs oracle.sql in the template database.
-func (c *Cluster) installOracle(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, c.Primary.URL(superuser, c.Primary.password, templateDatabase))
+func installOracle(ctx context.Context, c *localservers.Cluster) error {
+	conn, err := pgx.Connect(ctx, c.URLs(templateDatabase, db.Passwords{}).SuperURL)
 	if err != nil {
 		return fmt.Errorf("install the oracle: %w", err)
 	}

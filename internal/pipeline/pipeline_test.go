@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/payment-services/accounts/internal/pgtest"
+	"github.com/payment-services/accounts/internal/localservers"
 	"github.com/payment-services/accounts/internal/pipeline"
 )
 
@@ -23,7 +23,7 @@ const timeout = 20 * time.Second
 // bed is a pipeline over a Redis of its own. Batches that begin while hold is locked wait for it.
 type bed struct {
 	*pipeline.Pipeline
-	server *pgtest.Redis
+	server *localservers.Redis
 	client *redis.Client
 
 	hold  sync.Mutex
@@ -32,7 +32,7 @@ type bed struct {
 
 func newBed(t *testing.T, timeout time.Duration) *bed {
 	t.Helper()
-	server, err := pgtest.NewRedis(pgtest.RedisConfig{Kind: pgtest.CacheRedis, Dir: t.TempDir()})
+	server, err := localservers.NewRedis(localservers.RedisConfig{Kind: localservers.CacheRedis, Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
 	require.NoError(t, server.Start(t.Context()))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/localservers"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
@@ -136,7 +137,7 @@ func TestUnconfirmedCommitIsAnUnknownOutcome(t *testing.T) {
 
 // startAgain starts a server that was killed. PostgreSQL refuses while a process of the old one is
 // still ending and holds its shared memory.
-func startAgain(t *testing.T, server *pgtest.Server) {
+func startAgain(t *testing.T, server *localservers.Server) {
 	t.Helper()
 	require.Eventually(t, func() bool { return server.Start(t.Context()) == nil }, waitLimit, pollTick)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/db"
+	"github.com/payment-services/accounts/internal/localservers"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // database is one schema, with Redis servers of its own.
 type database struct {
 	*pgtest.DB
-	urls pgtest.URLs
+	urls localservers.URLs
 }
 
 // migratedBy is a new database with the schema of one release.
@@ -58,7 +59,7 @@ func migratedBy(t *testing.T, r release) database {
 		_, err := admin.Exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)")
 		require.NoError(t, err)
 	})
-	urls := pgtest.URLs{
+	urls := localservers.URLs{
 		WriteURL: to(d.WriteURL), ReadURL: to(d.ReadURL), MigrateURL: to(d.MigrateURL), SuperURL: to(d.SuperURL),
 	}
 	require.NoError(t, db.Bootstrap(t.Context(), connect(t, urls.SuperURL), db.Passwords{}))
@@ -98,7 +99,7 @@ type server struct {
 	name  string
 	url   string
 	token string
-	proc  *pgtest.Process
+	proc  *localservers.Process
 }
 
 // start runs a release on a database and returns when it listens.
@@ -118,7 +119,7 @@ func start(t *testing.T, r release, d database) *server {
 	cmd := exec.Command(r.path)
 	cmd.Env, cmd.Dir = env, dir
 	log := filepath.Join(dir, "server.log")
-	proc, err := pgtest.StartProcess(r.name, cmd, log, syscall.SIGKILL)
+	proc, err := localservers.StartProcess(r.name, cmd, log, syscall.SIGKILL)
 	require.NoError(t, err)
 	s := &server{t: t, name: r.name, token: strings.TrimSpace(string(token)), proc: proc}
 	t.Cleanup(func() { require.NoError(t, proc.Stop(syscall.SIGTERM, stopGrace)) })

@@ -26,6 +26,7 @@ import (
 
 	"github.com/payment-services/accounts/internal/auth"
 	"github.com/payment-services/accounts/internal/dbgen/read"
+	"github.com/payment-services/accounts/internal/localservers"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
@@ -72,7 +73,7 @@ type server struct {
 	binary, dir             string
 	env                     []string
 	redis, primary, standby *pgtest.Proxy
-	proc                    *pgtest.Process
+	proc                    *localservers.Process
 	url                     atomic.Pointer[string] // of the running process
 }
 
@@ -145,7 +146,7 @@ func (s *server) start(ctx context.Context) error {
 	if text, err := os.ReadFile(s.log()); err == nil {
 		logStart = len(text)
 	}
-	proc, err := pgtest.StartProcess(fmt.Sprintf("server %d", s.number), cmd, s.log(), syscall.SIGKILL)
+	proc, err := localservers.StartProcess(fmt.Sprintf("server %d", s.number), cmd, s.log(), syscall.SIGKILL)
 	if err != nil {
 		return err
 	}

@@ -29,13 +29,13 @@ func TestNeeds(t *testing.T) {
 	require.EqualError(t, err, "queries/write/y.sql: accounts.c_v1 is not in contract.txt")
 }
 
-func TestCheck(t *testing.T) {
+func TestNeeds_Check(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, contractFile), nil, 0o600))
-	require.ErrorContains(t, run(dir, true), "stale")
-	require.NoError(t, run(dir, false))
-	require.NoError(t, run(dir, true))
+	require.ErrorContains(t, writeNeeds(dir, true), "stale")
+	require.NoError(t, writeNeeds(dir, false))
+	require.NoError(t, writeNeeds(dir, true))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, neededFile), []byte("read accounts.a_v1()\n"), 0o600))
-	require.ErrorContains(t, run(dir, true), "stale")
+	require.ErrorContains(t, writeNeeds(dir, true), "stale")
 }

@@ -98,7 +98,7 @@ func TestFromNothingToATypedCall(t *testing.T) {
 	t.Parallel()
 	dir := copyModule(t)
 	for _, r := range requests {
-		require.NoError(t, run(dir, r), r.name)
+		require.NoError(t, writeFunction(dir, r), r.name)
 	}
 	sqlc := tool(t, "sqlc")
 	command(t, dir, sqlc, "generate")
@@ -160,7 +160,7 @@ func TestFromNothingToATypedCall(t *testing.T) {
 		one, two := read(t, dir, functionFile(name+"_v1")), read(t, dir, functionFile(name+"_v2"))
 		require.Equal(t, one, strings.ReplaceAll(two, name+"_v2", name+"_v1"), "a new version begins as the old one")
 	}
-	require.NoError(t, run(dir, request{name: "find_groups_v2"}))
+	require.NoError(t, writeFunction(dir, request{name: "find_groups_v2"}))
 	require.Contains(t, read(t, dir, "db/queries/read/user_groups.sql"), "-- name: FindGroupsV2 :many\n"+
 		"SELECT * FROM accounts.find_groups_v2(\n    p_name => sqlc.narg('name'),\n    p_limit => sqlc.arg('limit'),\n    p_ids => @ids::uuid[]\n);\n")
 }
@@ -171,7 +171,7 @@ func TestFilledInItKeepsTheRules(t *testing.T) {
 	dir := copyModule(t)
 	for _, r := range requests {
 		if r.params == "" {
-			require.NoError(t, run(dir, r), r.name)
+			require.NoError(t, writeFunction(dir, r), r.name)
 		}
 	}
 	mark := regexp.MustCompile(`FILL IN: `)

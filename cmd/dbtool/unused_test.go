@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/payment-services/accounts/internal/dbgen/read"
-	"github.com/payment-services/accounts/internal/dbgen/write"
+	dbread "github.com/payment-services/accounts/internal/dbgen/read"
+	dbwrite "github.com/payment-services/accounts/internal/dbgen/write"
 	"github.com/payment-services/accounts/internal/pgtest"
 )
 
@@ -20,8 +20,6 @@ const (
 	waitLimit = 20 * time.Second
 	pollTick  = 50 * time.Millisecond
 )
-
-func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
@@ -35,7 +33,7 @@ func connect(t *testing.T, url string) *pgx.Conn {
 func list(t *testing.T, d *pgtest.DB, all bool) map[string]string {
 	t.Helper()
 	var out strings.Builder
-	require.NoError(t, run(t.Context(), d.WriteURL, []string{d.ReadURL}, all, &out))
+	require.NoError(t, unused(t.Context(), d.WriteURL, []string{d.ReadURL}, all, &out))
 	lines := map[string]string{}
 	for line := range strings.Lines(out.String()) {
 		if signature, rest, found := strings.Cut(line, ")"); found && strings.HasPrefix(line, "accounts.") {
@@ -64,13 +62,13 @@ func TestUnused(t *testing.T) {
 	require.NotContains(t, before, "accounts.merge_patch_v1(jsonb,jsonb)", "internal")
 
 	writer, reader := connect(t, d.WriteURL), connect(t, d.ReadURL)
-	_, err := write.New(writer).CreateUserGroupV1(t.Context(), "a", "a")
+	_, err := dbwrite.New(writer).CreateUserGroupV1(t.Context(), "a", "a")
 	require.NoError(t, err)
 	for range 2 {
-		_, err = read.New(reader).ListUserGroupsV1(t.Context())
+		_, err = dbread.New(reader).ListUserGroupsV1(t.Context())
 		require.NoError(t, err)
 	}
-	_, err = read.New(writer).GetUserDetailV1(t.Context(), uuid.New())
+	_, err = dbread.New(writer).GetUserDetailV1(t.Context(), uuid.New())
 	require.ErrorIs(t, err, pgx.ErrNoRows)
 	// A server publishes the counts of a session at its end at the latest.
 	require.NoError(t, writer.Close(t.Context()))
@@ -86,7 +84,7 @@ func TestUnused(t *testing.T) {
 	require.Contains(t, after, "accounts.list_user_groups_v12()")
 }
 
-func TestUnusedRefuses(t *testing.T) {
+func TestUnused_Refuses(t *testing.T) {
 	t.Parallel()
 	d := pgtest.Shared(t)
 	const password = "hidden"
@@ -101,12 +99,12 @@ func TestUnusedRefuses(t *testing.T) {
 		{d.WriteURL, []string{d.ReadURL, d.PrimaryReadURL}, "replica 2 of DATABASE_READ_URL is a primary"},
 		{"postgres://u:" + password + "@127.0.0.1:port/x", []string{d.ReadURL}, "the primary is malformed"},
 	} {
-		err := run(t.Context(), test.primary, test.replicas, false, new(strings.Builder))
+		err := unused(t.Context(), test.primary, test.replicas, false, new(strings.Builder))
 		require.ErrorContains(t, err, test.text)
 		require.NotContains(t, err.Error(), password)
 	}
 	_, err := connect(t, d.SuperURL).Exec(t.Context(), "ALTER ROLE accounts_writer IN DATABASE "+d.Name+" SET track_functions = none")
 	require.NoError(t, err)
-	err = run(t.Context(), d.WriteURL, []string{d.ReadURL}, false, new(strings.Builder))
+	err = unused(t.Context(), d.WriteURL, []string{d.ReadURL}, false, new(strings.Builder))
 	require.EqualError(t, err, "the primary counts no calls: set track_functions = pl there, and wait")
 }

@@ -1,10 +1,3 @@
-// Command dbunused lists the functions that nobody has called since the servers' statistics were last
-// reset, so that an old version can be dropped:
-//
-//	DATABASE_WRITE_URL=… DATABASE_READ_URL=… dbunused [-all]
-//
-// Each server counts its own calls: name every replica in DATABASE_READ_URL, separated by spaces, and
-// none through a balancer. Any login will do. The servers must run with track_functions = pl.
 package main
 
 import (
@@ -14,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -31,34 +22,30 @@ import (
 // serverTimeout bounds all questions to one server.
 const serverTimeout = 10 * time.Second
 
-func main() {
-	all := flag.Bool("all", false, "list the functions that are called, too")
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), `usage: DATABASE_WRITE_URL=… DATABASE_READ_URL=… dbunused [-all]
-
+// unusedCommand lists the functions without calls since the servers' statistics were last reset, so that an
+// old version can be dropped:
+//
+//	DATABASE_WRITE_URL=… DATABASE_READ_URL=… dbtool unused [-all]
+//
+// Each server counts its own calls: name every replica in DATABASE_READ_URL, separated by spaces, and
+// none through a balancer. Any login will do. The servers must run with track_functions = pl.
+func unusedCommand(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("unused", flag.ContinueOnError)
+	all := flags.Bool("all", false, "list the functions that are called, too")
+	const about = `
 Lists the functions without calls on the primary (DATABASE_WRITE_URL) and on the replicas
 (DATABASE_READ_URL: all of them, separated by spaces). Any login will do; track_functions must be pl.
 
-`)
-		flag.PrintDefaults()
+`
+	if err := parse(flags, "", about, args); err != nil {
+		return err
 	}
-	flag.Parse()
-	if flag.NArg() != 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Getenv("DATABASE_WRITE_URL"), strings.Fields(os.Getenv("DATABASE_READ_URL")), *all, os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "dbunused:", err)
-		os.Exit(1)
-	}
+	return unused(ctx, os.Getenv("DATABASE_WRITE_URL"), strings.Fields(os.Getenv("DATABASE_READ_URL")), *all, out)
 }
 
-func run(ctx context.Context, primary string, replicas []string, all bool, out io.Writer) error {
+func unused(ctx context.Context, primary string, replicas []string, all bool, out io.Writer) error {
 	if primary == "" || len(replicas) == 0 {
-		return errors.New("DATABASE_WRITE_URL and DATABASE_READ_URL are needed (dbunused -h)")
+		return errors.New("DATABASE_WRITE_URL and DATABASE_READ_URL are needed (dbtool unused -h)")
 	}
 	written, err := ask(ctx, "the primary", primary)
 	if err != nil {
@@ -82,7 +69,7 @@ func run(ctx context.Context, primary string, replicas []string, all bool, out i
 		}
 		reads.since = latest(reads.since, one.since)
 	}
-	return print(out, written, reads, all)
+	return printCalls(out, written, reads, all)
 }
 
 // counters are what one server has counted.
@@ -140,7 +127,7 @@ func ask(ctx context.Context, name, url string) (c counters, err error) {
 	return c, nil
 }
 
-func print(out io.Writer, primary, replicas counters, all bool) error {
+func printCalls(out io.Writer, primary, replicas counters, all bool) error {
 	reads, writes := db.NeededFunctions()
 	needed := slices.Concat(reads, writes)
 	newest := map[string]int{}

@@ -1,4 +1,4 @@
-package pgtest
+package localservers
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// logTailBytes of a dead server's log go into the error: enough for its last words.
+	// logTailBytes of a dead server's log go into the error: enough for its last messages.
 	logTailBytes = 2048
 	// killWait bounds the wait for a process after SIGKILL; only the kernel can delay it.
 	killWait = 5 * time.Second
@@ -185,7 +185,7 @@ func (p *Process) logTail() string {
 }
 
 // launcher returns the queue of the one goroutine that starts children. The kernel sends a parent
-// death signal when the *thread* that started the child ends, so that thread must live for ever.
+// death signal when the *thread* that started the child ends, so that thread must not end before the process.
 var launcher = sync.OnceValue(func() chan<- func() {
 	queue := make(chan func())
 	go func() {

@@ -1,4 +1,4 @@
-package pgtest
+package localservers
 
 import (
 	"context"
@@ -19,14 +19,14 @@ import (
 const (
 	// followTimeout bounds the wait for the standby to stream; after it the standby counts as broken.
 	followTimeout = 15 * time.Second
-	// adminTimeout bounds one statement of the harness itself.
+	// adminTimeout bounds one statement of this package.
 	adminTimeout = 20 * time.Second
 )
 
 // ClusterConfig says where a cluster lives and how careful it is.
 type ClusterConfig struct {
 	Dir      string // holds the data directories and logs; open to the account that runs PostgreSQL
-	Password string // of the superuser; that of the first start, for ever
+	Password string // of the superuser; every start of the same data needs that of the first start
 	Durable  bool   // survives a crash of the machine (fsync)
 
 	PrimaryPort, StandbyPort int // wanted; 0, or one in use, gives any free port
@@ -45,10 +45,6 @@ func NewCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newCluster(bin, cfg)
-}
-
-func newCluster(bin *binaries, cfg ClusterConfig) (*Cluster, error) {
 	// A symbolic link on the way is resolved once: the running server knows its directory by that name.
 	dir, err := filepath.EvalSymlinks(cfg.Dir)
 	if err != nil {
@@ -57,19 +53,19 @@ func newCluster(bin *binaries, cfg ClusterConfig) (*Cluster, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("prepare a cluster: %w", err)
 	}
-	primaryPort, err := reservePort(cfg.PrimaryPort)
+	primaryPort, err := ReservePort(cfg.PrimaryPort)
 	if err != nil {
 		return nil, err
 	}
-	standbyPort, err := reservePort(cfg.StandbyPort)
+	standbyPort, err := ReservePort(cfg.StandbyPort)
 	if err != nil {
-		return nil, errors.Join(err, primaryPort.release())
+		return nil, errors.Join(err, primaryPort.Release())
 	}
 	settings := "fsync = off\nmax_wal_size = 256MB\n" // the files may lie in memory
 	if cfg.Durable {
 		settings = "fsync = on\n"
 	}
-	server := func(role string, port *port) *Server {
+	server := func(role string, port *Port) *Server {
 		return &Server{
 			name:     "the PostgreSQL " + role,
 			bin:      bin,
@@ -87,7 +83,7 @@ func newCluster(bin *binaries, cfg ClusterConfig) (*Cluster, error) {
 }
 
 // Start makes what is missing, starts both servers, and returns when the standby streams. A standby
-// that cannot follow (it was promoted, or missed too much) is made anew.
+// that cannot follow (it was promoted, or the primary has removed WAL that it needs) is rebuilt.
 func (c *Cluster) Start(ctx context.Context) error {
 	if err := c.Primary.initialise(ctx); err != nil {
 		return err
@@ -105,6 +101,14 @@ func (c *Cluster) Start(ctx context.Context) error {
 	return nil
 }
 
+// StartPrimary makes what is missing of the primary and starts it without a standby.
+func (c *Cluster) StartPrimary(ctx context.Context) error {
+	if err := c.Primary.initialise(ctx); err != nil {
+		return err
+	}
+	return c.Primary.Start(ctx)
+}
+
 // Stop stops both servers cleanly and keeps the data.
 func (c *Cluster) Stop() error {
 	// The primary would wait for a standby that does not keep up.
@@ -115,7 +119,7 @@ func (c *Cluster) Stop() error {
 func (c *Cluster) Close() error {
 	return errors.Join(
 		c.Standby.stop(syscall.SIGQUIT, immediateTimeout), c.Primary.stop(syscall.SIGQUIT, immediateTimeout),
-		c.Standby.port.release(), c.Primary.port.release())
+		c.Standby.port.Release(), c.Primary.port.Release())
 }
 
 // WaitForReplay returns when the standby has replayed everything that the primary has committed.
@@ -201,6 +205,30 @@ func (c *Cluster) Bootstrap(ctx context.Context, database string, passwords db.P
 	return c.bootstrap(ctx, database, passwords)
 }
 
+// CloneDatabase makes a copy of a database that Prepare has made, and returns when the standby has it too.
+func (c *Cluster) CloneDatabase(ctx context.Context, name, template string) error {
+	create := "CREATE DATABASE " + pgx.Identifier{name}.Sanitize() + " TEMPLATE " + pgx.Identifier{template}.Sanitize()
+	if err := c.Primary.query(ctx, create, nil); err != nil {
+		return fmt.Errorf("create database %s: %w", name, err)
+	}
+	// The template's owner, grants and settings belong to that database and are not copied.
+	if err := c.bootstrap(ctx, name, db.Passwords{}); err != nil {
+		return err
+	}
+	return c.WaitForReplay(ctx)
+}
+
+// DropDatabase ends the connections to a database and removes it.
+func (c *Cluster) DropDatabase(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	err := c.Primary.query(ctx, "DROP DATABASE "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)", nil)
+	if err != nil {
+		return fmt.Errorf("drop database %s: %w", name, err)
+	}
+	return nil
+}
+
 // URLs are the connection strings of one database, one for each way in.
 type URLs struct {
 	WriteURL       string // accounts_writer on the primary
@@ -257,7 +285,7 @@ func (c *Cluster) rebuildStandby(ctx context.Context) error {
 	if err := c.Primary.Stop(); err != nil {
 		return err
 	}
-	if err := endOrphan(ctx, c.Standby.data); err != nil {
+	if err := EndOrphan(ctx, c.Standby.data); err != nil {
 		return err
 	}
 	if err := c.Standby.standbyOf(ctx, c.Primary); err != nil {

@@ -1,4 +1,4 @@
-package pgtest
+package localservers
 
 import (
 	"context"
@@ -63,7 +63,7 @@ type Redis struct {
 	name     string
 	dir      string
 	password string
-	port     *port
+	port     *Port
 
 	mu   sync.Mutex
 	proc *Process // nil while down
@@ -75,20 +75,20 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", cfg.Kind, err)
 	}
-	port, err := reservePort(cfg.Port)
+	port, err := ReservePort(cfg.Port)
 	if err != nil {
 		return nil, err
 	}
 	settings := redisSettings[cfg.Kind]
 	text := fmt.Sprintf("bind 127.0.0.1\nport %d\ndir %q\nsave \"\"\n%s", port.number, dir, settings.text)
-	u := url.URL{Scheme: "redis", Host: port.address(), Path: "/" + strconv.Itoa(settings.database)}
+	u := url.URL{Scheme: "redis", Host: port.Address(), Path: "/" + strconv.Itoa(settings.database)}
 	if cfg.Password != "" {
 		u.User = url.UserPassword("default", cfg.Password) // redis-cli -u takes no empty name
 		text += "requirepass " + cfg.Password + "\n"
 	}
 	// In a file, not in arguments that every user of the machine can read.
 	if err := os.WriteFile(filepath.Join(dir, "redis.conf"), []byte(text), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare %s: %w", cfg.Kind, err), port.release())
+		return nil, errors.Join(fmt.Errorf("prepare %s: %w", cfg.Kind, err), port.Release())
 	}
 	return &Redis{URL: u.String(), name: string(cfg.Kind), dir: dir, password: cfg.Password, port: port}, nil
 }
@@ -153,7 +153,7 @@ func (r *Redis) Freeze() error { return r.signal(syscall.SIGSTOP) }
 func (r *Redis) Thaw() error { return r.signal(syscall.SIGCONT) }
 
 // Close kills the server and gives the port back.
-func (r *Redis) Close() error { return errors.Join(r.Kill(), r.port.release()) }
+func (r *Redis) Close() error { return errors.Join(r.Kill(), r.port.Release()) }
 
 // Done is closed when the running server has ended, for whatever reason; nil when it is down.
 func (r *Redis) Done() <-chan struct{} {
@@ -174,7 +174,7 @@ func (r *Redis) Failure(what string) error {
 }
 
 // Address returns the server's "127.0.0.1:port".
-func (r *Redis) Address() string { return r.port.address() }
+func (r *Redis) Address() string { return r.port.Address() }
 
 // Port returns the number of the server's port.
 func (r *Redis) Port() int { return r.port.number }

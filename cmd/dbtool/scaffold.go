@@ -299,7 +299,7 @@ var (
 	literalLine = regexp.MustCompile(`(?m)^\s*'(.*)'$`)
 )
 
-// copyOf takes over what cmd/dbcatalog wrote of the version before.
+// copyOf takes over what dbtool generate wrote of the version before.
 func (f *function) copyOf(text string) error {
 	m := definition.FindStringSubmatch(text)
 	if m == nil {

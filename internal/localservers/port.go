@@ -1,4 +1,4 @@
-package pgtest
+package localservers
 
 import (
 	"fmt"
@@ -7,18 +7,18 @@ import (
 	"syscall"
 )
 
-// port is a TCP port of 127.0.0.1 that belongs to this process while a server that listens on it
+// Port is a TCP port of 127.0.0.1 that belongs to this process while a server that listens on it
 // comes and goes: a socket stays bound to it without listening. The kernel then gives the port to
 // nobody else, refuses connections while the server is down, and still lets the server bind it,
 // because both sides set SO_REUSEADDR.
-type port struct {
+type Port struct {
 	fd     int
 	number int
 }
 
-// reservePort takes the wanted port if nothing listens on it, else (or for 0) one that the kernel
+// ReservePort takes the wanted port if nothing listens on it, else (or for 0) one that the kernel
 // chooses.
-func reservePort(wanted int) (*port, error) {
+func ReservePort(wanted int) (*Port, error) {
 	if wanted != 0 {
 		if p, err := bindPort(wanted); err == nil {
 			return p, nil
@@ -27,7 +27,7 @@ func reservePort(wanted int) (*port, error) {
 	return bindPort(0)
 }
 
-func bindPort(number int) (*port, error) {
+func bindPort(number int) (*Port, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("reserve a port: %w", err)
@@ -37,7 +37,7 @@ func bindPort(number int) (*port, error) {
 		_ = syscall.Close(fd)
 		return nil, fmt.Errorf("reserve a port: %w", err)
 	}
-	return &port{fd: fd, number: address.Port}, nil
+	return &Port{fd: fd, number: address.Port}, nil
 }
 
 func bindReusable(fd, number int) (*syscall.SockaddrInet4, error) {
@@ -55,6 +55,8 @@ func bindReusable(fd, number int) (*syscall.SockaddrInet4, error) {
 	return bound.(*syscall.SockaddrInet4), nil
 }
 
-func (p *port) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.number)) }
+// Address returns "127.0.0.1:port".
+func (p *Port) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.number)) }
 
-func (p *port) release() error { return syscall.Close(p.fd) }
+// Release gives the port back.
+func (p *Port) Release() error { return syscall.Close(p.fd) }

@@ -1,4 +1,4 @@
-package pgtest
+package localservers
 
 import (
 	"bytes"
@@ -12,10 +12,10 @@ import (
 	"syscall"
 )
 
-// endOrphan ends the server that an earlier, killed process left running on a data directory, and
+// EndOrphan ends the server that an earlier, killed process left running on a data directory, and
 // removes the pid file of a dead one: the kernel may have given its pid to another process, and
 // PostgreSQL would then refuse to start.
-func endOrphan(ctx context.Context, data string) error {
+func EndOrphan(ctx context.Context, data string) error {
 	file := filepath.Join(data, "postmaster.pid")
 	text, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {

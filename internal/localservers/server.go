@@ -1,4 +1,4 @@
-package pgtest
+package localservers
 
 import (
 	"context"
@@ -65,7 +65,7 @@ type Server struct {
 	bin      *binaries
 	data     string
 	log      string
-	port     *port
+	port     *Port
 	password string
 	settings string // lines of postgresql.conf beside the common ones
 
@@ -79,7 +79,7 @@ type Server struct {
 func (s *Server) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := endOrphan(ctx, s.data); err != nil {
+	if err := EndOrphan(ctx, s.data); err != nil {
 		return err
 	}
 	if err := s.write("postgresql.conf", s.config()); err != nil {
@@ -168,7 +168,7 @@ func (s *Server) Failure(what string) error {
 }
 
 // Address returns the server's "127.0.0.1:port".
-func (s *Server) Address() string { return s.port.address() }
+func (s *Server) Address() string { return s.port.Address() }
 
 // Port returns the number of the server's port.
 func (s *Server) Port() int { return s.port.number }
@@ -183,6 +183,28 @@ func (s *Server) URL(user, password, database string) string {
 		RawQuery: "sslmode=disable",
 	}
 	return u.String()
+}
+
+// DataDir returns the server's data directory.
+func (s *Server) DataDir() string { return s.data }
+
+// StartCommand returns a shell command that starts the server on its data and port without this process.
+func (s *Server) StartCommand() string {
+	command := filepath.Join(s.bin.dir, "postgres") + " -D " + s.data
+	if s.bin.account != nil {
+		command = "setpriv --reuid=postgres --regid=postgres --clear-groups " + command
+	}
+	return command
+}
+
+// DataKey describes what the data directory of a new cluster is made with: the PostgreSQL version and the
+// settings. Directories with the same key are interchangeable.
+func DataKey(ctx context.Context) (string, error) {
+	bin, err := findBinaries(ctx)
+	if err != nil {
+		return "", err
+	}
+	return bin.version + "\n" + commonSettings, nil
 }
 
 // initialise makes the data directory, unless there is one.
@@ -222,7 +244,7 @@ func (s *Server) standbyOf(ctx context.Context, primary *Server) error {
 	if err != nil {
 		return fmt.Errorf("make the standby: %w", err)
 	}
-	if err := copyTree(ctx, primary.data, fresh); err != nil {
+	if err := CopyTree(ctx, primary.data, fresh); err != nil {
 		return fmt.Errorf("make the standby: %w", err)
 	}
 	if err := os.Rename(fresh, s.data); err != nil {
@@ -272,7 +294,7 @@ func (s *Server) detach() (*Process, error) {
 		return nil, fmt.Errorf("%s %w", s.name, errNotRunning)
 	}
 	if s.admin != nil {
-		// Without the goodbye, for which a frozen server has no ear.
+		// Close the socket without a Terminate message: a frozen server does not read it, and Close would wait.
 		_ = s.admin.PgConn().Conn().Close()
 		s.admin = nil
 	}
@@ -340,8 +362,8 @@ func run(cmd *exec.Cmd) error {
 	return nil
 }
 
-// copyTree copies a directory with owners and modes, sharing blocks where the file system can.
-func copyTree(ctx context.Context, from, to string) error {
+// CopyTree copies a directory with owners and modes, sharing blocks where the file system can.
+func CopyTree(ctx context.Context, from, to string) error {
 	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
 	defer cancel()
 	return run(exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", from, to))
