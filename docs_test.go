@@ -1,66 +1,316 @@
 package accounts_test
 
 import (
+	"net/url"
 	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
+var (
+	codeBlock = regexp.MustCompile("(?ms)^```.*?^```$")
+	codeSpan  = regexp.MustCompile("`[^`\n]+`")
+	linkTo    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+)
+
 // outline is what two languages of one document have in common.
 type outline struct {
 	headings []string // the marks alone: "##"
-	code     []string // fenced blocks, whole
-	rows     []string // of each table row, what stands in backticks
+	code     []string // whole fenced blocks
+	rows     []string // the code spans of each table row
 	links    []string
 }
 
-func readOutline(t *testing.T, path string) outline {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	var o outline
-	code := regexp.MustCompile("(?ms)^```.*?^```$")
-	o.code = code.FindAllString(string(text), -1)
-	prose := code.ReplaceAllString(string(text), "")
-	quoted := regexp.MustCompile("`[^`]+`")
+	return string(text)
+}
+
+// readOutline returns the outline of a document. Links to the same document in the other language are
+// left out.
+func readOutline(t *testing.T, file string) outline {
+	t.Helper()
+	text := readFile(t, file)
+	o := outline{code: codeBlock.FindAllString(text, -1)}
+	prose := codeBlock.ReplaceAllString(text, "")
 	for line := range strings.Lines(prose) {
 		switch {
 		case strings.HasPrefix(line, "#"):
 			marks, _, _ := strings.Cut(line, " ")
 			o.headings = append(o.headings, marks)
 		case strings.HasPrefix(line, "|"):
-			o.rows = append(o.rows, strings.Join(quoted.FindAllString(line, -1), " "))
+			o.rows = append(o.rows, strings.Join(codeSpan.FindAllString(line, -1), " "))
 		}
 	}
-	for _, link := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(prose, -1) {
-		if !strings.HasPrefix(link[1], "operations.") { // each names the other
+	name, _, _ := strings.Cut(path.Base(file), ".")
+	for _, link := range linkTo.FindAllStringSubmatch(prose, -1) {
+		if link[1] != name+".md" && link[1] != name+".ru.md" {
 			o.links = append(o.links, link[1])
 		}
 	}
 	return o
 }
 
-func TestOperationsSaysTheSameInBothLanguages(t *testing.T) {
-	t.Parallel()
-	english, russian := readOutline(t, "docs/operations.md"), readOutline(t, "docs/operations.ru.md")
-	require.NotEmpty(t, english.code)
-	require.NotEmpty(t, english.rows)
-	require.Equal(t, english, russian)
+// markdown returns the Markdown files of the repository.
+func markdown(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/decisions/*.md", ".github/*.md"} {
+		found, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		files = append(files, found...)
+	}
+	require.Contains(t, files, "docs/decisions/README.md")
+	return files
 }
 
-// A target that the document names exists.
-func TestOperationsNamesTargetsThatExist(t *testing.T) {
+func TestDocs_BothLanguagesHaveTheSameOutline(t *testing.T) {
 	t.Parallel()
-	makefile, err := os.ReadFile("Makefile")
-	require.NoError(t, err)
-	text, err := os.ReadFile("docs/operations.md")
-	require.NoError(t, err)
-	named := regexp.MustCompile("(?m)(?:^|`)make (?:-s )?([a-z-]+)").FindAllStringSubmatch(string(text), -1)
-	require.NotEmpty(t, named)
-	for _, name := range named {
-		require.Contains(t, string(makefile), "\n"+name[1]+":", name[1])
+	for _, name := range []string{"README", "docs/operations"} {
+		t.Run(path.Base(name), func(t *testing.T) {
+			t.Parallel()
+			english, russian := readOutline(t, name+".md"), readOutline(t, name+".ru.md")
+			require.NotEmpty(t, english.code)
+			require.NotEmpty(t, english.rows)
+			require.Equal(t, english, russian)
+		})
 	}
+}
+
+// commands returns the shell commands of a document: its code spans, and the lines of its code blocks,
+// each cut at && and ;.
+func commands(text string) (found []string) {
+	lines := codeSpan.FindAllString(codeBlock.ReplaceAllString(text, ""), -1)
+	for _, block := range codeBlock.FindAllString(text, -1) {
+		lines = append(lines, strings.Split(block, "\n")...)
+	}
+	for _, line := range lines {
+		line = strings.TrimPrefix(strings.Trim(line, "`"), "$ ")
+		for _, command := range regexp.MustCompile(`&&|;`).Split(line, -1) {
+			found = append(found, strings.TrimSpace(command))
+		}
+	}
+	return found
+}
+
+func TestDocs_TargetsOfMakeExist(t *testing.T) {
+	t.Parallel()
+	var targets []string
+	for _, match := range regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(readFile(t, "Makefile"), -1) {
+		targets = append(targets, match[1])
+	}
+	named := 0
+	for _, file := range markdown(t) {
+		for _, command := range commands(readFile(t, file)) {
+			words := strings.Fields(command)
+			if len(words) < 2 || words[0] != "make" {
+				continue
+			}
+			for _, word := range words[1:] {
+				if strings.Contains(word, "=") || word[0] == '#' {
+					break // variables follow the targets
+				}
+				if strings.HasPrefix(word, "-") {
+					continue
+				}
+				named++
+				require.Contains(t, targets, word, "%s: %s", file, command)
+			}
+		}
+	}
+	require.Greater(t, named, 50)
+}
+
+func TestDocs_ServerCommandsExist(t *testing.T) {
+	t.Parallel()
+	_, usage, _ := strings.Cut(readFile(t, "cmd/server/main.go"), "const usage = `")
+	usage, _, _ = strings.Cut(usage, "`")
+	var known []string
+	for _, match := range regexp.MustCompile(`(?m)^  ([a-z]+) `).FindAllStringSubmatch(usage, -1) {
+		known = append(known, match[1])
+	}
+	var named []string
+	for _, file := range markdown(t) {
+		for _, command := range commands(readFile(t, file)) {
+			words := strings.Fields(command)
+			for len(words) > 0 && strings.Contains(words[0], "=") {
+				words = words[1:]
+			}
+			if len(words) > 1 && words[0] == "server" {
+				named = append(named, words[1])
+				require.Contains(t, known, words[1], "%s: %s", file, command)
+			}
+		}
+	}
+	for _, name := range []string{"migrate", "import", "functions", "token"} {
+		require.Contains(t, named, name)
+	}
+}
+
+// A file of docker compose that a document names exists, and so does each service.
+func TestDocs_ContainersExist(t *testing.T) {
+	t.Parallel()
+	var services []string
+	files, err := filepath.Glob("docker-compose*.yml")
+	require.NoError(t, err)
+	for _, file := range files {
+		for _, match := range regexp.MustCompile(`(?m)^  ([a-z0-9-]+):`).FindAllStringSubmatch(readFile(t, file), -1) {
+			services = append(services, match[1])
+		}
+	}
+	named := 0
+	for _, file := range markdown(t) {
+		for _, command := range commands(readFile(t, file)) {
+			if !strings.Contains(command, "docker compose ") {
+				continue
+			}
+			for _, file := range regexp.MustCompile(`-f ([a-z.-]+\.yml)`).FindAllStringSubmatch(command, -1) {
+				require.Contains(t, files, file[1], command)
+			}
+			for _, container := range regexp.MustCompile(`\b(?:pg-node|etcd|accounts|redis)-[a-z0-9]+\b`).FindAllString(command, -1) {
+				named++
+				require.Contains(t, services, container, command)
+			}
+		}
+	}
+	require.Greater(t, named, 15)
+}
+
+// anchor returns the anchor that GitHub gives a heading.
+func anchor(heading string) string {
+	kept := strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case strings.ContainsRune("`*.,:;()?!/'\"→=", r):
+			return -1
+		}
+		return r
+	}, strings.ToLower(strings.TrimSpace(strings.TrimLeft(heading, "#"))))
+	return kept
+}
+
+func TestDocs_LinksLeadToFilesAndHeadings(t *testing.T) {
+	t.Parallel()
+	checked := 0
+	for _, file := range markdown(t) {
+		for _, link := range linkTo.FindAllStringSubmatch(codeBlock.ReplaceAllString(readFile(t, file), ""), -1) {
+			target, err := url.Parse(link[1])
+			require.NoError(t, err, file)
+			if target.IsAbs() {
+				continue
+			}
+			checked++
+			to := file
+			if target.Path != "" {
+				to = filepath.Join(filepath.Dir(file), target.Path)
+			}
+			_, err = os.Stat(to)
+			require.NoError(t, err, "%s links to %s", file, link[1])
+			if target.Fragment == "" {
+				continue
+			}
+			var anchors []string
+			for line := range strings.Lines(codeBlock.ReplaceAllString(readFile(t, to), "")) {
+				if strings.HasPrefix(line, "#") {
+					anchors = append(anchors, anchor(line))
+				}
+			}
+			require.Contains(t, anchors, target.Fragment, "%s links to %s", file, link[1])
+		}
+	}
+	require.Greater(t, checked, 150)
+}
+
+// Paths in code spans, such as `internal/cache` and `db/roles_test.go`, exist too.
+func TestDocs_PathsExist(t *testing.T) {
+	t.Parallel()
+	tracked, err := exec.Command("git", "ls-files").Output()
+	if err != nil {
+		t.Skip("the folder has no git")
+	}
+	made := []string{"bin/server", "testdata/fuzz"}
+	exists := func(name string) bool {
+		_, err := os.Stat(name)
+		return err == nil || slices.Contains(made, name) || strings.Contains("\n"+string(tracked), "/"+name+"\n")
+	}
+	inTree := regexp.MustCompile("^`((?:internal|cmd|db|docs|deploy|test|tools|scripts|bench|examples)/[a-z0-9_./-]*[a-z0-9])/?`$")
+	checked := 0
+	for _, file := range markdown(t) {
+		if file == "CONTRIBUTING.md" || file == "CHANGELOG.md" {
+			continue // files of the walk-through; of the past
+		}
+		for _, span := range codeSpan.FindAllString(codeBlock.ReplaceAllString(readFile(t, file), ""), -1) {
+			if match := inTree.FindStringSubmatch(span); match != nil {
+				checked++
+				require.True(t, exists(match[1]), "%s names %s", file, match[1])
+			}
+		}
+	}
+	require.Greater(t, checked, 20)
+}
+
+func TestDocs_ReadmeListsEveryVariable(t *testing.T) {
+	t.Parallel()
+	var known []string
+	for _, match := range regexp.MustCompile(`env:"([A-Z_]+)[",]`).FindAllStringSubmatch(readFile(t, "cmd/server/config.go"), -1) {
+		known = append(known, match[1])
+	}
+	_, section, _ := strings.Cut(readFile(t, "README.md"), "\n## Configuration\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var listed []string
+	for line := range strings.Lines(section) {
+		if first, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " |"); strings.HasPrefix(line, "| `") {
+			for _, span := range codeSpan.FindAllString(first, -1) {
+				listed = append(listed, strings.Trim(span, "`"))
+			}
+		}
+	}
+	require.Greater(t, len(known), 25)
+	require.ElementsMatch(t, known, listed)
+}
+
+func TestDocs_ReadmeListsEveryDefault(t *testing.T) {
+	t.Parallel()
+	text := readFile(t, "README.md")
+	for _, match := range regexp.MustCompile(`env:"([A-Z_]+)" envDefault:"([^"]+)"`).FindAllStringSubmatch(readFile(t, "cmd/server/config.go"), -1) {
+		row := regexp.MustCompile("(?m)^\\| .*`" + match[1] + "`.* \\|.*$").FindString(text)
+		columns := strings.Split(row, " | ")
+		require.Len(t, columns, 3, match[1])
+		require.Contains(t, columns[1], match[2], match[1])
+	}
+}
+
+func TestDecisions_AreNumberedDatedAndListed(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("docs/decisions/[0-9]*.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	index := readFile(t, "docs/decisions/README.md")
+	head := regexp.MustCompile(`^# ([0-9]+)\. (.+)\n\nDate: (20[0-9]{2}-[0-9]{2}-[0-9]{2})\. Status: (accepted|replaced by [0-9]+)\.\n\n`)
+	for i, file := range files {
+		match := head.FindStringSubmatch(readFile(t, file))
+		require.NotNil(t, match, "%s: want a title, then \"Date: ... Status: ...\"", file)
+		number := strings.TrimLeft(path.Base(file)[:4], "0")
+		require.Equal(t, number, match[1], file)
+		require.Equal(t, i+1, atoi(t, number), "a number is missing or used twice at %s", file)
+		require.Contains(t, index, "| "+number+" | ["+match[2]+"]("+path.Base(file)+") | "+match[3]+" | "+match[4]+" |")
+	}
+}
+
+func atoi(t *testing.T, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(text)
+	require.NoError(t, err)
+	return n
 }

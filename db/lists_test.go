@@ -97,7 +97,7 @@ func TestListUsersAfter(t *testing.T) {
 // the time of its last poll loses what was not yet committed then; with the documented overlap it does not.
 func TestListUsersAfter_UpdatedSinceNeedsTheOverlap(t *testing.T) {
 	t.Parallel()
-	const overlap = 2 * time.Minute // README.md, "Synchronise with updated_since"
+	const overlap = 2 * time.Minute // docs/http.md, "Synchronise with `updated_since`"
 	a := open(t)
 	now := func() time.Time { return value[time.Time](t, a.super, "SELECT clock_timestamp()") }
 	poll := func(since time.Time) []uuid.UUID {
