@@ -36,7 +36,7 @@ var heldOutBodies = []fault{
 	{"FOR over a query", writeRecords, writing("DECLARE v_row record; BEGIN " + setGroup + "FOR v_row IN SELECT u.id FROM accounts.users AS u WHERE u.id = p_user_id LOOP " + recordGroup + "END LOOP; END")},
 	{"CASE without the branch", writeRecords, writing(setGroup + "CASE WHEN p_flag THEN " + recordGroup + "WHEN p_text = 'x' THEN NULL; ELSE " + recordGroup + "END CASE;")},
 	{"ELSIF without it", writeRecords, writing("IF p_flag THEN " + setGroup + recordGroup + "ELSIF p_text = 'x' THEN " + setGroup + "ELSE " + setGroup + recordGroup + "END IF;")},
-	{"after it via a helper", writeRecords, helper("UPDATE accounts.user_groups AS g SET name = 'x' WHERE g.id = p_user_id;") + writing(setGroup + recordGroup + "PERFORM accounts.groom_pet_v1(p_other_id);")},
+	{"after it via a helper", writeRecords, helper("UPDATE accounts.user_groups AS g SET name = 'x' WHERE g.id = p_user_id;") + writing(setGroup+recordGroup+"PERFORM accounts.groom_pet_v1(p_other_id);")},
 	{"in the WHERE of a SELECT", writeRecords, helper("UPDATE accounts.user_groups AS g SET name = 'x' WHERE g.id = p_user_id;") + writing("PERFORM FROM accounts.users AS u WHERE accounts.groom_pet_v1(u.id) IS NOT NULL;")},
 	{"in FROM", writeRecords, helper("UPDATE accounts.user_groups AS g SET name = 'x' WHERE g.id = p_user_id;") + writing("PERFORM FROM accounts.groom_pet_v1(p_other_id) AS x;")},
 	{"in LATERAL", writeRecords, helper("UPDATE accounts.user_groups AS g SET name = 'x' WHERE g.id = p_user_id;") + writing("PERFORM FROM unnest(p_ids) AS i (id) CROSS JOIN LATERAL accounts.groom_pet_v1(i.id) AS x;")},
@@ -89,7 +89,7 @@ var heldOutBodies = []fault{
 	{"recorded an empty ARRAY", "any", writing(setGroup + "PERFORM accounts.record_change_v1(ARRAY[]::text[], '{}');")},
 	{"recorded an empty variable", "any", writing("DECLARE v_touched text[] := '{}'; BEGIN " + setGroup + "PERFORM accounts.record_change_v1(v_touched, '{}'); END")},
 	{"two levels", writeRecords, helper("UPDATE accounts.user_groups AS g SET name = 'x' WHERE g.id = p_user_id;") + strings5 + writing("PERFORM accounts.brush_pet_v1(p_other_id);")},
-	{"mutual recursion", writeDecidable, mutual + writing("PERFORM accounts.brush_pet_v1(p_other_id);" + recordGroup)},
+	{"mutual recursion", writeDecidable, mutual + writing("PERFORM accounts.brush_pet_v1(p_other_id);"+recordGroup)},
 
 	// Locks and versions.
 	{"another user's lock", "any", writing("PERFORM accounts.lock_user_v1(p_other_id); UPDATE accounts.user_contacts AS c SET value = p_text WHERE c.user_id = p_user_id;" + raise + record)},
