@@ -22,6 +22,8 @@ type change struct {
 	verb    string
 	columns []string
 	one     bool // the condition names one row by its key
+	// otherVersion: it sets the column version, and not to version + 1.
+	otherVersion bool
 }
 
 // call is a call of a function. It is certain if nothing in the statement can leave it out.
@@ -151,6 +153,9 @@ func (e *effect) selects(n node, certain bool) {
 	e.fields(n, certain && len(from) == 0 && !filtered, "withClause", "fromClause")
 	for _, locking := range n.items("lockingClause", "LockingClause") {
 		strength := locking.text("strength")
+		if locking.text("waitPolicy") == "LockWaitSkip" {
+			continue // the row may stay without the lock
+		}
 		if strength != "LCS_FORNOKEYUPDATE" && strength != "LCS_FORUPDATE" {
 			continue
 		}
@@ -181,9 +186,11 @@ func (e *effect) change(kind string, n node) {
 			c.verb = "INSERT ... ON CONFLICT DO UPDATE"
 			c.columns = nil
 			add(conflict.items("targetList", "ResTarget"))
+			c.otherVersion = otherVersion(conflict.items("targetList", "ResTarget"))
 		}
 	case "UpdateStmt":
 		add(n.items("targetList", "ResTarget"))
+		c.otherVersion = otherVersion(n.items("targetList", "ResTarget"))
 	case "MergeStmt":
 		for _, when := range n.items("mergeWhenClauses", "MergeWhenClause") {
 			add(when.items("targetList", "ResTarget"))
@@ -195,6 +202,29 @@ func (e *effect) change(kind string, n node) {
 	}
 	c.one = isOneRow(n["whereClause"], alias, []string{"id"})
 	e.changes = append(e.changes, c)
+}
+
+// otherVersion reports whether an assignment sets version to something else than version + 1.
+func otherVersion(targets []node) bool {
+	return slices.ContainsFunc(targets, func(t node) bool {
+		if t.text("name") != "version" {
+			return false
+		}
+		value := t["val"]
+		if kind, m := kindOf("", value); kind == "MultiAssignRef" {
+			inner, row := m.wrapped("source")
+			if args := row.list("args"); inner == "RowExpr" && m.number("colno") <= len(args) {
+				value = args[m.number("colno")-1]
+			} else {
+				return false // a subquery
+			}
+		}
+		op, left, right := operator(value)
+		kind, ref := kindOf("", left)
+		one, _ := constant(right)
+		parts := columnRef(ref)
+		return op != "+" || one != "1" || kind != "ColumnRef" || len(parts) == 0 || parts[len(parts)-1] != "version"
+	})
 }
 
 // source is a table in a FROM.

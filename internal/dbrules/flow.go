@@ -76,13 +76,14 @@ type state struct {
 	lockedMany bool
 	conditions map[string]bool // "T:<condition>" or "F:<condition>" that hold here
 	recorded   map[string]bool // variables that were passed to the recording helper
+	lockedUser string          // the argument of the helper that locked the user, empty if it differs between the ways here
 }
 
 func (s *state) clone() *state {
 	if s == nil {
 		return nil
 	}
-	c := &state{map[string]map[string]site{}, maps.Clone(s.done), s.locked, s.lockedMany, maps.Clone(s.conditions), maps.Clone(s.recorded)}
+	c := &state{map[string]map[string]site{}, maps.Clone(s.done), s.locked, s.lockedMany, maps.Clone(s.conditions), maps.Clone(s.recorded), s.lockedUser}
 	for rule, sites := range s.pending {
 		c.pending[rule] = map[string]site{}
 		for key, at := range sites {
@@ -93,7 +94,7 @@ func (s *state) clone() *state {
 }
 
 func newState() *state {
-	return &state{map[string]map[string]site{}, map[string]bool{}, false, false, map[string]bool{}, map[string]bool{}}
+	return &state{map[string]map[string]site{}, map[string]bool{}, false, false, map[string]bool{}, map[string]bool{}, ""}
 }
 
 // merge joins the states of two ways; nil is a way that does not come here.
@@ -106,6 +107,9 @@ func merge(a, b *state) *state {
 	}
 	m := a.clone()
 	m.locked, m.lockedMany = a.locked && b.locked, a.lockedMany && b.lockedMany
+	if a.lockedUser != b.lockedUser {
+		m.lockedUser = ""
+	}
 	intersect(m.done, b.done)
 	intersect(m.conditions, b.conditions)
 	maps.Copy(m.recorded, b.recorded)
@@ -132,7 +136,7 @@ func (s *state) key() string {
 	if s == nil {
 		return ""
 	}
-	return fmt.Sprint(s.pending, s.done, s.locked, s.lockedMany, s.conditions, s.recorded)
+	return fmt.Sprint(s.pending, s.done, s.locked, s.lockedMany, s.conditions, s.recorded, s.lockedUser)
 }
 
 func (s *state) eachSite(visit func(at site)) {
@@ -373,6 +377,18 @@ func (f *flow) dynamic(s *state, at node, key string) *state {
 	return out
 }
 
+// cursor applies the query of the declared cursor that a statement opens.
+func (f *flow) cursor(s *state, n node) *state {
+	number, has := n["curvar"].(float64)
+	if !has || s == nil || int(number) >= len(f.r.datums) {
+		return s
+	}
+	if kind, e := f.r.datums[int(number)].wrapped("cursor_explicit_expr"); kind == "PLpgSQL_expr" {
+		return f.apply(s, f.r.fragment("", n, e), nil)
+	}
+	return s
+}
+
 func (f *flow) condition(at node, key string) any {
 	kind, e := at.wrapped(key)
 	if kind != "PLpgSQL_expr" {
@@ -411,12 +427,14 @@ func (f *flow) statement(s *state, kind string, n node) *state {
 		return f.iterate(s, n, s, false, nil)
 	case "PLpgSQL_stmt_while":
 		s = f.expression(s, n, "cond", nil)
+		f.orderedLoop(s, n, f.r.variablesOf(f.condition(n, "cond")))
 		return f.iterate(s, n, nil, true, f.condition(n, "cond"))
 	case "PLpgSQL_stmt_fori":
 		for _, key := range []string{"lower", "upper", "step"} {
 			s = f.expression(s, n, key, nil)
 		}
 		f.kill(s, "found")
+		f.orderedLoop(s, n, f.r.targets(n))
 		return f.iterate(s, n, nil, true, nil)
 	case "PLpgSQL_stmt_fors", "PLpgSQL_stmt_forc", "PLpgSQL_stmt_foreach_a", "PLpgSQL_stmt_dynfors":
 		return f.over(s, kind, n)
@@ -450,6 +468,7 @@ func (f *flow) statement(s *state, kind string, n node) *state {
 	case "PLpgSQL_stmt_return_query":
 		return f.dynamic(f.expression(s, n, "query", nil), n, "dynquery")
 	case "PLpgSQL_stmt_open":
+		s = f.cursor(s, n)
 		return f.dynamic(f.expression(s, n, "query", nil), n, "dynquery")
 	case "PLpgSQL_stmt_fetch":
 		for _, target := range f.r.targets(n) {
@@ -460,6 +479,10 @@ func (f *flow) statement(s *state, kind string, n node) *state {
 	case "PLpgSQL_stmt_commit", "PLpgSQL_stmt_rollback":
 		f.found = append(f.found, f.r.violation(writeDecidable, n.number("lineno"), "it ends a transaction"))
 		return s
+	}
+	if kind == "PLpgSQL_stmt_perform" || kind == "PLpgSQL_stmt_execsql" { // also one without FROM sets FOUND
+		f.kill(s, "found")
+		f.kill(s, "row count")
 	}
 	for _, key := range []string{"sqlstmt", "expr", "cond", "message"} {
 		s = f.expression(s, n, key, f.r.targets(n))
@@ -538,6 +561,8 @@ func (f *flow) over(s *state, kind string, n node) *state {
 		s = f.dynamic(s, n, "query")
 	case "PLpgSQL_stmt_foreach_a":
 		s = f.expression(s, n, "expr", nil)
+	case "PLpgSQL_stmt_forc":
+		s = f.cursor(s, n)
 	default:
 		s = f.expression(s, n, "query", nil)
 	}
@@ -567,6 +592,27 @@ func (f *flow) over(s *state, kind string, n node) *state {
 		}
 	}
 	return f.iterate(s, n, nil, true, nil)
+}
+
+// orderedLoop reports a loop over positions that locks a user at each of them.
+func (f *flow) orderedLoop(s *state, n node, positions []string) {
+	if s == nil || s.lockedMany || !f.locksIn(n["body"]) {
+		return
+	}
+	used := false
+	walk(n["body"], func(kind string, e node) bool {
+		if kind == "PLpgSQL_expr" {
+			for _, statement := range f.r.fragment("", node{}, e).statements {
+				for _, position := range positions {
+					used = used || mentions(map[string]any{statement.kind: map[string]any(statement.node)}, position)
+				}
+			}
+		}
+		return !used
+	})
+	if used {
+		f.found = append(f.found, f.r.violation(lockOrder, n.number("lineno"), "a loop locks users in the order of its positions"))
+	}
 }
 
 func (f *flow) exit(s *state, n node) *state {
@@ -639,6 +685,9 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 		for _, o := range obligations {
 			if isHelper(c.object, o.helpers) {
 				f.sum.records = true
+				if args := c.node.list("args"); o.rule == writeRecords && len(args) > 0 && f.r.alwaysEmpty(args[0], 0) {
+					f.found = append(f.found, f.r.violation(writeRecords, fragment.line, "it records no key: the first argument of %s is always empty", c))
+				}
 				if c.certain {
 					fulfilled = append(fulfilled, o.rule)
 				}
@@ -655,6 +704,7 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 			continue
 		}
 		sum := f.summary(callee)
+		f.lockOrder(s, fragment, c, sum)
 		for _, at := range sum.unlocked {
 			if !s.locked && !callee.operation() {
 				f.unlocked(site{line: fragment.line, what: "it calls " + c.String() + ", which " + strings.TrimPrefix(at.what, "it ")})
@@ -715,6 +765,8 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 		}
 		if c.table.table([]string{"users"}) && (c.verb == "UPDATE" || strings.Contains(c.verb, "DO UPDATE")) && !slices.Contains(c.columns, "version") {
 			f.found = append(f.found, f.r.violation(writeVersion, fragment.line, "UPDATE of accounts.users does not set version"))
+		} else if c.table.table([]string{"users"}) && c.otherVersion {
+			f.found = append(f.found, f.r.violation(writeVersion, fragment.line, "%s of accounts.users sets version to something else than version + 1", c.verb))
 		}
 	}
 	for _, rule := range fulfilled {
@@ -722,6 +774,37 @@ func (f *flow) apply(s *state, fragment fragment, into []string) *state {
 		s.done[rule] = true
 	}
 	return s
+}
+
+// lockOrder checks a call that locks a user.
+func (f *flow) lockOrder(s *state, fragment fragment, c call, sum *summary) {
+	if !sum.locks || s.lockedMany {
+		return
+	}
+	args := c.node.list("args")
+	if !c.certain && usesAlias(f.r, args) && !sortedBelow(fragment) {
+		f.found = append(f.found, f.r.violation(lockOrder, fragment.line, "%s locks users in the order in which rows come", c))
+	}
+	if !isHelper(c.object, []string{"lock_user"}) || len(args) == 0 {
+		return
+	}
+	user := shape(args[0])
+	if s.lockedUser != "" && s.lockedUser != user {
+		f.found = append(f.found, f.r.violation(lockOrder, fragment.line, "it locks a second user, whose id may be the lower one"))
+	}
+	s.lockedUser = user
+}
+
+// sortedBelow reports whether a subquery of a fragment has ORDER BY.
+func sortedBelow(fragment fragment) bool {
+	found := false
+	for _, s := range fragment.statements {
+		walk(s.node["fromClause"], func(_ string, n node) bool {
+			found = found || n["sortClause"] != nil
+			return !found
+		})
+	}
+	return found
 }
 
 func lockedByCall(f *flow, e effect) bool {

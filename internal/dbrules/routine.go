@@ -422,6 +422,29 @@ func (r *routine) resolve(value any, depth int) []text {
 	return unknown
 }
 
+// alwaysEmpty reports whether an expression is an empty array, or NULL, whatever happens.
+func (r *routine) alwaysEmpty(value any, depth int) bool {
+	const maxDepth = 5
+	if text, ok := constant(value); ok {
+		return text == "{}"
+	}
+	if isNull(value) {
+		return true
+	}
+	switch kind, n := kindOf("", value); kind {
+	case "TypeCast":
+		return r.alwaysEmpty(n["arg"], depth)
+	case "A_ArrayExpr":
+		return len(n.list("elements")) == 0
+	case "ColumnRef":
+		parts := columnRef(n)
+		if values := r.variables[parts[0]]; len(parts) == 1 && len(values) > 0 && depth < maxDepth {
+			return !slices.ContainsFunc(values, func(v any) bool { return !r.alwaysEmpty(v, depth+1) })
+		}
+	}
+	return false
+}
+
 var formatPart = regexp.MustCompile(`%(?:(\d+)\$)?(?:-?\d+)?([sIL%])`)
 
 func (r *routine) format(args []any, depth int) []text {

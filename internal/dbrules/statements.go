@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -135,10 +136,16 @@ func (c *statementCheck) statement(s statement) {
 			c.selects(n, shape(n) == shape(top))
 		case "UpdateStmt", "DeleteStmt":
 			_, relation := n.wrapped("relation")
-			if where, always := constant(n["whereClause"]); rangeName(relation).ours() && (n["whereClause"] == nil || always && where == "true") {
-				c.report(updateWhere, "%s of %s has no WHERE", changeVerbs[kind], rangeName(relation))
+			if rangeName(relation).ours() && c.always(n["whereClause"]) {
+				c.report(updateWhere, "%s of %s has no WHERE that leaves rows out", changeVerbs[kind], rangeName(relation))
 			}
+			c.returnsStar(n)
 			c.filter(n["whereClause"], append(sources(n["fromClause"]), sources(n["usingClause"])...))
+		case "InsertStmt":
+			if len(n.list("cols")) == 0 && n["selectStmt"] != nil {
+				c.report(selectStar, "INSERT without the names of the columns")
+			}
+			c.returnsStar(n)
 		case "JoinExpr":
 			c.filter(n["quals"], sources([]any{n["larg"], n["rarg"]}))
 		case "A_Expr":
@@ -199,12 +206,53 @@ func (c *statementCheck) comparison(n node) {
 			}
 		}
 	}
+	if n.text("kind") == "AEXPR_OP_ANY" && op == "=" {
+		if kind, array := n.wrapped("rexpr"); kind == "A_ArrayExpr" && slices.ContainsFunc(array.list("elements"), isNull) {
+			c.report(nullCompare, "= ANY with NULL in its array does not find NULL")
+		}
+	}
 	if n.text("kind") == "AEXPR_OP_ALL" && op == "<>" {
 		if kind, array := n.wrapped("rexpr"); kind == "A_ArrayExpr" && slices.ContainsFunc(array.list("elements"), isNull) {
 			c.report(notInNulls, "<> ALL with NULL in its array is never true")
 		}
 	}
 }
+
+// always reports whether a condition is true for every row.
+func (c *statementCheck) always(where any) bool {
+	return !slices.ContainsFunc(conjuncts(where), func(condition any) bool {
+		if op, left, right := operator(condition); op == "=" && shape(left) == shape(right) {
+			return false
+		}
+		kind, n := kindOf("", condition)
+		if column, ok := plain(n["arg"]); kind == "NullTest" && ok && n.text("nulltesttype") == "IS_NOT_NULL" && !c.r.isVariable(column) {
+			_, ref := kindOf("", n["arg"])
+			parts := columnRef(ref)
+			return !neverNull(parts[len(parts)-1])
+		}
+		depends := false
+		walk(condition, func(kind string, _ node) bool {
+			depends = depends || kind == "ColumnRef" || kind == "ParamRef" || kind == "SubLink" || kind == "FuncCall" || kind == "CurrentOfExpr"
+			return !depends
+		})
+		return depends
+	})
+}
+
+// returnsStar looks for RETURNING * that is the result of the function.
+func (c *statementCheck) returnsStar(n node) {
+	for _, target := range n.items("returningList", "ResTarget") {
+		kind, ref := kindOf("", target["val"])
+		if parts := columnRef(ref); kind == "ColumnRef" && len(parts) > 0 && parts[len(parts)-1] == "*" && c.f.in == "PLpgSQL_stmt_return_query" {
+			c.report(selectStar, "RETURNING * is the result")
+		}
+	}
+}
+
+// protectedSettings change the rules by which every statement of the transaction runs.
+var protectedSettings = []string{"synchronous_commit", "session_replication_role", "role", "session_authorization", "search_path", "row_security",
+	"statement_timeout", "lock_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "default_transaction_read_only",
+	"transaction_read_only", "transaction_isolation"}
 
 func (c *statementCheck) sessionCall(n node) {
 	called := nameOf(n.names("funcname"))
@@ -216,8 +264,8 @@ func (c *statementCheck) sessionCall(n node) {
 			setting, _ = constant(args[0])
 			local, _ = constant(args[2])
 		}
-		if strings.EqualFold(setting, "synchronous_commit") {
-			c.report(sessionState, "it sets synchronous_commit")
+		if slices.Contains(protectedSettings, strings.ToLower(setting)) {
+			c.report(sessionState, "it sets %s", strings.ToLower(setting))
 		} else if local != "true" && local != "t" && local != "on" {
 			c.report(sessionState, "set_config without is_local = true changes the session")
 		}
@@ -258,7 +306,10 @@ func (c *statementCheck) selects(n node, top bool) {
 		}
 	}
 	c.filter(n["whereClause"], from)
-	limited := n["limitCount"] != nil && !isNull(n["limitCount"])
+	limited := limits(n["limitCount"])
+	if c.numbered(n) {
+		c.report(listOffset, "row_number() computes every row before the page, as OFFSET does")
+	}
 	if offset, ok := constant(n["limitOffset"]); n["limitOffset"] != nil && !(ok && offset == "0") && reads(n) {
 		c.report(listOffset, "OFFSET reads and discards every row before the page")
 	}
@@ -289,6 +340,44 @@ func (c *statementCheck) selects(n node, top bool) {
 			}
 		}
 	}
+}
+
+// limits reports whether the value of LIMIT bounds a list.
+func limits(value any) bool {
+	const most = 10_000
+	if value == nil || isNull(value) {
+		return false
+	}
+	if text, ok := constant(value); ok {
+		number, err := strconv.ParseInt(text, 10, 64)
+		return err == nil && number <= most
+	}
+	switch kind, n := kindOf("", value); kind {
+	case "CaseExpr":
+		return limits(n["defresult"])
+	case "A_Expr":
+		return n.text("kind") != "AEXPR_NULLIF"
+	}
+	return true
+}
+
+// numbered reports whether a SELECT takes its page from row_number() over all rows.
+func (c *statementCheck) numbered(n node) bool {
+	found := false
+	for _, from := range n.list("fromClause") {
+		kind, sub := kindOf("", from)
+		if kind != "RangeSubselect" {
+			continue
+		}
+		_, selects := sub.wrapped("subquery")
+		for _, target := range selects.items("targetList", "ResTarget") {
+			k, call := kindOf("", target["val"])
+			over := call.child("over")
+			found = found || k == "FuncCall" && over != nil && len(over.list("partitionClause")) == 0 &&
+				nameOf(call.names("funcname")).builtin("row_number", "rank", "dense_rank") && mentions(n["whereClause"], target.text("name"))
+		}
+	}
+	return found
 }
 
 func isContract(n name) bool {
@@ -517,7 +606,7 @@ func (c *statementCheck) filter(where any, from []source) {
 				return false
 			case "BoolExpr":
 				op := n.text("boolop")
-				if (op == "OR_EXPR" && testsNull(n["args"], "IS_NULL") || op == "NOT_EXPR" && testsNull(n["args"], "IS_NOT_NULL")) && hasColumn(n["args"]) {
+				if op == "OR_EXPR" && c.switchedOff(n.list("args"), hasColumn) || (op == "OR_EXPR" && testsNull(n["args"], "IS_NULL") || op == "NOT_EXPR" && testsNull(n["args"], "IS_NOT_NULL")) && hasColumn(n["args"]) {
 					c.report(optionalFilter, "a condition that a NULL parameter switches off")
 				}
 			case "CoalesceExpr":
@@ -541,7 +630,27 @@ func (c *statementCheck) filter(where any, from []source) {
 	}
 	for _, condition := range conjuncts(where) {
 		c.indexed(condition, from, hasColumn)
+		if kind, n := kindOf("", condition); kind == "BoolExpr" && n.text("boolop") == "OR_EXPR" {
+			for _, part := range n.list("args") {
+				c.indexed(part, from, hasColumn)
+			}
+		}
 	}
+}
+
+// switchedOff reports whether one side of OR tests only a parameter that another side compares with a column.
+func (c *statementCheck) switchedOff(sides []any, hasColumn func(any) bool) bool {
+	for i, side := range sides {
+		if kind, _ := kindOf("", side); kind != "A_Expr" && kind != "NullTest" || hasColumn(side) {
+			continue
+		}
+		for j, other := range sides {
+			if i != j && hasColumn(other) && slices.ContainsFunc(c.r.variablesOf(side), func(v string) bool { return mentions(other, v) }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // indexed looks for an index that a condition cannot use.
@@ -581,11 +690,11 @@ func isClock(kind string, n node) string {
 	case "FuncCall":
 		called := nameOf(n.names("funcname"))
 		if called.builtin("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday", "random", "random_normal",
-			"gen_random_uuid", "txid_current", "pg_current_xact_id") || called.builtin("age") && len(n.list("args")) == 1 {
+			"gen_random_uuid", "txid_current", "pg_current_xact_id", "current_setting", "pg_backend_pid", "inet_client_addr") || called.builtin("age") && len(n.list("args")) == 1 {
 			return called.object + "()"
 		}
 	case "SQLValueFunction":
-		if op := n.text("op"); strings.Contains(op, "TIME") || strings.Contains(op, "DATE") {
+		if op := n.text("op"); strings.Contains(op, "TIME") || strings.Contains(op, "DATE") || strings.HasSuffix(op, "_USER") || strings.HasSuffix(op, "_ROLE") {
 			return strings.TrimPrefix(op, "SVFOP_")
 		}
 	case "TypeCast":
@@ -615,6 +724,9 @@ func (c *statementCheck) volatility() {
 					c.f = fragment{}
 				}
 				e := effectOf(s)
+				if r.parallel == "r" && len(e.changes) > 0 {
+					c.report(parallelSafe, "it is PARALLEL RESTRICTED, and %s changes rows", called.name)
+				}
 				if r.parallel == "s" && (len(e.changes) > 0 || called.parallel != "s") {
 					c.report(parallelSafe, "it is PARALLEL SAFE, and %s changes rows or is not", called.name)
 				}
@@ -632,7 +744,7 @@ func (c *statementCheck) volatility() {
 						if clock := isClock(kind, n); clock != "" {
 							c.report(immutableReads, "it is IMMUTABLE, and %s has %s", called.name, clock)
 						}
-						if kind == "FuncCall" && nameOf(n.names("funcname")).builtin("current_setting", "nextval", "currval", "to_regclass") {
+						if kind == "FuncCall" && nameOf(n.names("funcname")).builtin("nextval", "currval", "to_regclass") {
 							c.report(immutableReads, "it is IMMUTABLE, and %s calls %s", called.name, nameOf(n.names("funcname")))
 						}
 						if callee := c.byName[nameOf(n.names("funcname"))]; kind == "FuncCall" && callee != nil && callee.volatility != "i" {
@@ -714,11 +826,16 @@ var conditionNames = map[string]string{
 	"undefined_function": "42883", "insufficient_resources": "53000", "out_of_memory": "53200", "disk_full": "53100",
 }
 
+// retriedConditions end a transaction that the service runs again.
+var retriedConditions = []string{"transaction_rollback", "serialization_failure", "deadlock_detected", "statement_completion_unknown", "query_canceled",
+	"admin_shutdown", "crash_shutdown", "cannot_connect_now", "operator_intervention", "idle_session_timeout"}
+
 // What the options of RAISE are in the parse tree.
 const (
 	raiseErrcode    = 0
 	raiseMessage    = 1
 	raiseDetail     = 2
+	raiseHint       = 3
 	raiseConstraint = 5
 )
 
@@ -733,8 +850,11 @@ func (c *statementCheck) errors() {
 		switch kind {
 		case "PLpgSQL_exception":
 			for _, condition := range n.items("conditions", "PLpgSQL_condition") {
-				if strings.EqualFold(condition.text("condname"), "others") {
+				name := strings.ToLower(condition.text("condname"))
+				if name == "others" {
 					c.report(whenOthers, "WHEN OTHERS")
+				} else if slices.Contains(retriedConditions, name) || strings.HasPrefix(name, "40") || strings.HasPrefix(name, "57") {
+					c.report(whenOthers, "WHEN %s hides an error that the service retries", name)
 				}
 			}
 		case "PLpgSQL_stmt_raise":
@@ -794,9 +914,22 @@ func (c *statementCheck) raise(n node) {
 	case !postgres.IsMapped(code, constraint, detail):
 		c.report(errorCode, "the service does not map SQLSTATE %s%s%s", code, with(" of constraint ", constraint), missingDetail(code, constraint, detail))
 	}
-	for _, message := range options[raiseMessage] {
-		if _, ok := constant(message); !ok {
-			c.report(errorMessage, "MESSAGE is not a literal")
+	for _, e := range options[raiseErrcode] {
+		for _, t := range c.r.resolve(e, 0) {
+			state := t.sql
+			if mapped, ok := conditionNames[strings.ToLower(state)]; ok {
+				state = mapped
+			}
+			if !t.unknown && state != code && !postgres.IsMapped(state, constraint, detail) {
+				c.report(errorCode, "the service does not map SQLSTATE %s", state)
+			}
+		}
+	}
+	for option, name := range map[int]string{raiseMessage: "MESSAGE", raiseHint: "HINT"} {
+		for _, text := range options[option] {
+			if _, ok := constant(text); !ok {
+				c.report(errorMessage, "%s is not a literal", name)
+			}
 		}
 	}
 	if len(n.list("params")) > 0 || strings.Contains(strings.ReplaceAll(n.text("message"), "%%", ""), "%") {
