@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -216,4 +217,50 @@ func TestUpload_HeaderSpellings(t *testing.T) {
 	var got BulkResult
 	s.upload("", "users.csv", "\ufeff\u200bPhone\u00a0;\u202eUSER_\u00adGROUPS\u3000\n+79990010001;\n").ok(http.StatusOK, &got)
 	require.Equal(t, []string{"2 created"}, got.outcomes(t))
+}
+
+// The length of a name is that of its canonical form, on every route.
+func TestNames_LengthOfTheCanonicalForm(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	const longest = 100
+	for i, c := range []struct {
+		text string
+		ok   bool
+	}{
+		{" \u200b" + strings.Repeat("ж", longest) + "\u3000", true},
+		{strings.Repeat("и\u0306", longest), true},
+		{strings.Repeat("x\u200b", longest), true},
+		{"a" + strings.Repeat(" ", 150) + "b", true},
+		{strings.Repeat("ß", longest), true}, // its key has 200 characters
+		{strings.Repeat("ж", longest+1), false},
+		{" " + strings.Repeat("y", longest+1), false},
+		{strings.Repeat("и\u0306", longest+1), false},
+	} {
+		at := fmt.Sprintf("%+.20q", c.text)
+		a := s.call(http.MethodPost, "/accounts/user-groups", `{"name":`+asJSON(t, c.text)+`}`)
+		if !c.ok {
+			require.Equal(t, []string{"name too_long"}, a.problem(errcode.Validation).faults(), at)
+			continue
+		}
+		var group Group
+		a.ok(http.StatusCreated, &group)
+		s.call(http.MethodPatch, "/accounts/user-groups/"+group.ID.String(), `{"name":`+asJSON(t, c.text)+`}`).ok(http.StatusOK, nil)
+		var user UserDetail
+		s.call(http.MethodPost, "/accounts/users", `{"groups":[`+asJSON(t, c.text)+`]}`).ok(http.StatusCreated, &user)
+		require.Equal(t, group.ID, user.Groups[0].ID, at)
+		var bulk BulkResult
+		s.bulk("", fmt.Sprintf(`{"users":[{"phone":"+7999001%04d","user_groups":[%s]}]}`, i, asJSON(t, c.text))).ok(http.StatusOK, &bulk)
+		require.Equal(t, []string{"1 created"}, bulk.outcomes(t), at)
+	}
+	padded := asJSON(t, strings.Repeat("a", 63)+strings.Repeat("\u200b ", 40))
+	var typ ContactType
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":`+padded+`,"on_second":"allow"}`).ok(http.StatusCreated, &typ)
+	require.Equal(t, strings.Repeat("a", 63), typ.Name)
+	s.call(http.MethodPatch, "/accounts/contact-types/"+typ.ID.String(), `{"name":`+padded+`}`).ok(http.StatusOK, nil)
+	s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":`+padded+`,"value":"x"}]}`).ok(http.StatusCreated, nil)
+	s.call(http.MethodPost, "/accounts/contacts", `{"user_id":"`+s.createUser(`{}`).ID.String()+`","type":`+padded+`,"value":"y"}`).
+		ok(http.StatusCreated, nil)
+	p := s.call(http.MethodPost, "/accounts/contact-types", `{"name":"`+strings.Repeat("b", 64)+`","on_second":"allow"}`).problem(errcode.Validation)
+	require.Equal(t, []string{"name invalid_name"}, p.faults())
 }
