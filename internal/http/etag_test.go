@@ -222,7 +222,9 @@ func TestPreconditions_OneOfManyWriters(t *testing.T) {
 		{http.MethodDelete, membership + member.Groups[1].ID.String(), ``},
 	} {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
-			read := func() string { return s.call(http.MethodGet, test.path, "").ok(http.StatusOK, nil).Header().Get("ETag") }
+			read := func() string {
+				return s.call(http.MethodGet, test.path, "").ok(http.StatusOK, nil).Header().Get("ETag")
+			}
 			first := read()
 			answers := make([]answer, clients)
 			var running sync.WaitGroup
