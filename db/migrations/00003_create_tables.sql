@@ -121,8 +121,11 @@ CREATE TABLE accounts.user_contacts (
     CONSTRAINT user_contacts_second_login_canonical CHECK (
         contact_type_id <> '00000000-0000-7000-8000-000000000003'
         OR (normalized !~ '[@[:space:][:cntrl:]A-Z]'
-            AND normalized !~ '^\+'
-            AND translate(normalized, ' ().-', '') !~ '^\+?[0-9]{7,15}$'
+            AND normalized !~ '^(\+|tel:)'
+            AND translate(normalized, ' ().-ー', '') !~ '^\+?[0-9]{7,15}$'
+            -- With 00 and a national prefix in brackets a phone may have more digits.
+            AND (strpos(normalized, '(') = 0
+                 OR translate(normalized, ' ().-ー', '') !~ '^00[0-9]{5,17}$')
             AND translate(normalized, '{}-', '') !~ '^[0-9a-f]{32}$'))
 );
 COMMENT ON TABLE accounts.user_contacts IS

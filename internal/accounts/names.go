@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -20,9 +21,15 @@ func groupName(text string) (identifier.Name, error) {
 	if err != nil {
 		return identifier.Name{}, invalidName(err)
 	}
-	if utf8.RuneCountInString(name.Text) > maxGroupName || strings.Contains(name.Text, ",") {
+	// The length is that of the canonical form: how a text is composed and what it has around it do not count.
+	if utf8.RuneCountInString(name.Text) > maxGroupName {
 		return identifier.Name{}, errcode.Invalid(errcode.Field{
-			Field: "name", Code: "invalid_name", Message: "must have 1 to 100 characters and no comma",
+			Field: "name", Code: "too_long", Message: fmt.Sprintf("must have at most %d characters", maxGroupName),
+		})
+	}
+	if strings.Contains(name.Text, ",") {
+		return identifier.Name{}, errcode.Invalid(errcode.Field{
+			Field: "name", Code: "invalid_name", Message: "must not have a comma",
 		})
 	}
 	return name, nil
@@ -56,7 +63,8 @@ func splitGroups(cell string) []string {
 }
 
 // contactTypeName returns the canonical name of a contact type. It has small letters only, so it is its
-// own key: a text that refers to a contact type does so by nameKey. Whether the name has the form of a contact type's name is checked by the database.
+// own key: a text that refers to a contact type does so by nameKey. Whether the name has the form of a
+// contact type's name is checked by the database.
 func contactTypeName(text string) (string, error) {
 	name, err := identifier.ParseName(text)
 	if err != nil {

@@ -150,6 +150,19 @@ func TestBulk_WithoutReadScope(t *testing.T) {
 	require.Equal(t, []uuid.UUID{user.ID}, ids(s.auth, "?dry_run=true"))
 	require.Empty(t, ids(s.writer(), "?dry_run=true"))
 	require.Empty(t, ids(s.writer(), "?dry_run=true&on_conflict=merge"))
+	// A dry run does not compare: which groups and profile a user has cannot be found out by guessing.
+	for _, guess := range []string{`"profile":{"age":30}`, `"profile":{"age":31}`, `"profile":{"absent":null}`} {
+		var got BulkResult
+		s.call(http.MethodPost, "/accounts/users/bulk?dry_run=true&on_conflict=merge",
+			`{"users":[{"phone":"+79991234567","user_groups":["client"],`+guess+`}]}`, "Authorization", s.writer()).ok(http.StatusOK, &got)
+		require.Equal(t, []string{"1 exists"}, got.outcomes(t), guess)
+	}
+	var dry BulkResult
+	dryBody, dryType := form(t, [3]string{"file", "users.csv", "phone,user_groups\n+79991234567,vip\n+79991234567,client\n"})
+	s.createGroup("vip")
+	s.call(http.MethodPost, "/accounts/users/bulk/upload?dry_run=true&on_conflict=merge", dryBody, "Content-Type", dryType, "Authorization", s.writer()).
+		ok(http.StatusOK, &dry)
+	require.Zero(t, dry.Merged)
 	created := ids(s.writer(), "?on_conflict=merge")
 	require.Len(t, created, 1)
 	require.NotEqual(t, user.ID, created[0])

@@ -29,13 +29,13 @@ type ContactTypeList struct {
 
 // NewContactType is the body that creates a contact type.
 type NewContactType struct {
-	Name     string `json:"name" minLength:"1" maxLength:"63" example:"telegram" doc:"Stored in lower case, without invisible characters and spaces at the ends: a letter, then letters, digits and underscores."`
+	Name     string `json:"name" minLength:"1" maxLength:"255" example:"telegram" doc:"Stored in lower case, without invisible characters and spaces at the ends: at most 63 characters, a letter, then letters, digits and underscores."`
 	OnSecond string `json:"on_second" enum:"replace,reject,allow"`
 }
 
 // ContactTypePatch is the body that changes a contact type.
 type ContactTypePatch struct {
-	Name     *string `json:"name,omitempty" minLength:"1" maxLength:"63" example:"telegram"`
+	Name     *string `json:"name,omitempty" minLength:"1" maxLength:"255" example:"telegram" doc:"As in NewContactType."`
 	OnSecond *string `json:"on_second,omitempty" enum:"replace,reject,allow"`
 }
 

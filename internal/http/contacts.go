@@ -41,7 +41,7 @@ type ContactList struct {
 // NewContact is the body that adds a contact.
 type NewContact struct {
 	UserID uuid.UUID `json:"user_id"`
-	Type   string    `json:"type" minLength:"1" maxLength:"63" example:"phone"`
+	Type   string    `json:"type" minLength:"1" maxLength:"255" example:"phone"`
 	Value  string    `json:"value" minLength:"1" maxLength:"255" example:"+7 (999) 123-45-67"`
 }
 

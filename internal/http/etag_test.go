@@ -2,7 +2,9 @@ package httpapi
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -196,4 +198,84 @@ func TestPreconditions_OnEveryResource(t *testing.T) {
 		"user-group-memberships/" + user.ID.String() + "/" + absentID, "users/" + absentID} {
 		s.call(http.MethodPatch, "/accounts/"+path, `{}`, "If-Match", "*").problem(errcode.NotFound)
 	}
+}
+
+// TestPreconditions_OneOfManyWriters checks that of clients that change one resource at the same time on the
+// base of the same ETag exactly one succeeds, and that the others get the new ETag.
+func TestPreconditions_OneOfManyWriters(t *testing.T) {
+	t.Parallel()
+	const clients = 16
+	s := newStack(t)
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":"telegram","on_second":"allow"}`).ok(http.StatusCreated, nil)
+	user := s.createUser(`{"contacts":[{"type":"telegram","value":"first"},{"type":"telegram","value":"second"}]}`)
+	member := s.createIvan()
+	var typ ContactType
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":"icq","on_second":"allow"}`).ok(http.StatusCreated, &typ)
+	membership := "/accounts/user-group-memberships/" + member.ID.String() + "/"
+	for _, test := range []struct{ method, path, body string }{
+		{http.MethodPatch, "/accounts/users/" + user.ID.String(), `{"profile":{"client":"client%d"}}`},
+		{http.MethodPatch, "/accounts/contacts/" + user.Contacts[0].ID.String(), `{"value":"client%d"}`},
+		{http.MethodDelete, "/accounts/contacts/" + user.Contacts[1].ID.String(), ``},
+		{http.MethodPatch, "/accounts/user-groups/" + member.Groups[0].ID.String(), `{"name":"client%d"}`},
+		{http.MethodPatch, "/accounts/contact-types/" + typ.ID.String(), `{"name":"client%d"}`},
+		{http.MethodPatch, membership + member.Groups[0].ID.String(), `{"is_active":false}`},
+		{http.MethodDelete, membership + member.Groups[1].ID.String(), ``},
+	} {
+		t.Run(test.method+" "+test.path, func(t *testing.T) {
+			read := func() string {
+				return s.call(http.MethodGet, test.path, "").ok(http.StatusOK, nil).Header().Get("ETag")
+			}
+			first := read()
+			answers := make([]answer, clients)
+			var running sync.WaitGroup
+			for i := range clients {
+				running.Go(func() {
+					answers[i] = s.call(test.method, test.path, strings.ReplaceAll(test.body, "%d", strconv.Itoa(i)), "If-Match", first)
+				})
+			}
+			running.Wait()
+			second := read()
+			require.NotEqual(t, first, second)
+			won := 0
+			for _, a := range answers {
+				if a.Code != http.StatusPreconditionFailed {
+					require.Less(t, a.Code, 300, a.Body.String())
+					won++
+					continue
+				}
+				a.problem(errcode.PreconditionFailed)
+				require.Equal(t, second, a.Header().Get("ETag"))
+			}
+			require.Equal(t, 1, won)
+		})
+	}
+}
+
+// TestETag_OfEveryAnswerMayBeSent checks that the ETags of the other representations of a user, and the one that a
+// proxy extends when it compresses an answer, are accepted by If-Match.
+func TestETag_OfEveryAnswerMayBeSent(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	user := s.createIvan()
+	path := "/accounts/users/" + user.ID.String()
+	for _, identifier := range []string{user.ID.String(), "ivan", "%2B79991234567", "Ivan.Petrov%2Bshop@example.com"} {
+		found := "/accounts/users/by-identifier?identifier=" + identifier
+		a := s.call(http.MethodGet, found, "").ok(http.StatusOK, nil)
+		etag := a.Header().Get("ETag")
+		for _, same := range []string{etag, "W/" + etag, `"x",` + etag, "*"} {
+			head := s.call(http.MethodHead, found, "", "If-None-Match", same).ok(http.StatusNotModified, nil)
+			require.Equal(t, etag, head.Header().Get("ETag"))
+			require.Empty(t, head.Body.String())
+			require.Empty(t, head.Header().Get("Content-Type"))
+		}
+		detail := s.call(http.MethodGet, path, "").Header().Get("ETag")
+		s.call(http.MethodGet, found, "", "If-None-Match", detail).ok(http.StatusOK, nil) // it lacks matched_by
+		s.call(http.MethodGet, path, "", "If-None-Match", etag).ok(http.StatusOK, nil)
+		s.call(http.MethodPatch, path, `{"profile":{"seen":"`+identifier+`"}}`, "If-Match", etag).ok(http.StatusOK, nil)
+		s.call(http.MethodPatch, path, `{"profile":{"seen":1}}`, "If-Match", etag).problem(errcode.PreconditionFailed)
+	}
+	etag := s.call(http.MethodPatch, path, `{}`, "Authorization", s.writer()).ok(http.StatusOK, nil).Header().Get("ETag")
+	etag = s.call(http.MethodPatch, path, `{"profile":{"a":1}}`, "If-Match", etag).ok(http.StatusOK, nil).Header().Get("ETag")
+	etag = strings.TrimSuffix(etag, `"`) + `-gzip"`
+	s.call(http.MethodPatch, path, `{"profile":{"a":2}}`, "If-Match", etag).ok(http.StatusOK, nil)
 }

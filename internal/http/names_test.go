@@ -5,11 +5,18 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/identifier"
 )
 
 // spellingsOfVIP are texts that a person reads as the group VIP.
@@ -216,4 +223,166 @@ func TestUpload_HeaderSpellings(t *testing.T) {
 	var got BulkResult
 	s.upload("", "users.csv", "\ufeff\u200bPhone\u00a0;\u202eUSER_\u00adGROUPS\u3000\n+79990010001;\n").ok(http.StatusOK, &got)
 	require.Equal(t, []string{"2 created"}, got.outcomes(t))
+}
+
+// The length of a name is that of its canonical form, on every route.
+func TestNames_LengthOfTheCanonicalForm(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	const longest = 100
+	for i, c := range []struct {
+		text string
+		ok   bool
+	}{
+		{" \u200b" + strings.Repeat("ж", longest) + "\u3000", true},
+		{strings.Repeat("и\u0306", longest), true},
+		{strings.Repeat("x\u200b", longest), true},
+		{"a" + strings.Repeat(" ", 150) + "b", true},
+		{strings.Repeat("ß", longest), true}, // its key has 200 characters
+		{strings.Repeat("ж", longest+1), false},
+		{" " + strings.Repeat("y", longest+1), false},
+		{strings.Repeat("и\u0306", longest+1), false},
+	} {
+		at := fmt.Sprintf("%+.20q", c.text)
+		a := s.call(http.MethodPost, "/accounts/user-groups", `{"name":`+asJSON(t, c.text)+`}`)
+		if !c.ok {
+			require.Equal(t, []string{"name too_long"}, a.problem(errcode.Validation).faults(), at)
+			continue
+		}
+		var group Group
+		a.ok(http.StatusCreated, &group)
+		s.call(http.MethodPatch, "/accounts/user-groups/"+group.ID.String(), `{"name":`+asJSON(t, c.text)+`}`).ok(http.StatusOK, nil)
+		var user UserDetail
+		s.call(http.MethodPost, "/accounts/users", `{"groups":[`+asJSON(t, c.text)+`]}`).ok(http.StatusCreated, &user)
+		require.Equal(t, group.ID, user.Groups[0].ID, at)
+		var bulk BulkResult
+		s.bulk("", fmt.Sprintf(`{"users":[{"phone":"+7999001%04d","user_groups":[%s]}]}`, i, asJSON(t, c.text))).ok(http.StatusOK, &bulk)
+		require.Equal(t, []string{"1 created"}, bulk.outcomes(t), at)
+	}
+	padded := asJSON(t, strings.Repeat("a", 63)+strings.Repeat("\u200b ", 40))
+	var typ ContactType
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":`+padded+`,"on_second":"allow"}`).ok(http.StatusCreated, &typ)
+	require.Equal(t, strings.Repeat("a", 63), typ.Name)
+	s.call(http.MethodPatch, "/accounts/contact-types/"+typ.ID.String(), `{"name":`+padded+`}`).ok(http.StatusOK, nil)
+	s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":`+padded+`,"value":"x"}]}`).ok(http.StatusCreated, nil)
+	s.call(http.MethodPost, "/accounts/contacts", `{"user_id":"`+s.createUser(`{}`).ID.String()+`","type":`+padded+`,"value":"y"}`).
+		ok(http.StatusCreated, nil)
+	p := s.call(http.MethodPost, "/accounts/contact-types", `{"name":"`+strings.Repeat("b", 64)+`","on_second":"allow"}`).problem(errcode.Validation)
+	require.Equal(t, []string{"name invalid_name"}, p.faults())
+}
+
+// identifierSpellings returns the texts of the vectors of internal/identifier by kind and canonical form, without
+// those that may not be written.
+func identifierSpellings(t *testing.T) map[identifier.Identifier][]string {
+	t.Helper()
+	files, err := filepath.Glob("../identifier/testdata/*.json")
+	require.NoError(t, err)
+	parser, err := identifier.NewParser("RU")
+	require.NoError(t, err)
+	spellings := map[identifier.Identifier][]string{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		var vectors []struct{ In, Canonical string }
+		require.NoError(t, json.Unmarshal(text, &vectors), file)
+		for _, v := range vectors {
+			id, err := parser.Parse(v.In)
+			if err != nil || id.Kind == identifier.UUID || utf8.RuneCountInString(v.In) > maxIdentifierRunes {
+				continue
+			}
+			if _, err := parser.Canonical(id.Kind, v.In); err == nil {
+				spellings[id] = append(spellings[id], v.In)
+			}
+		}
+	}
+	require.Greater(t, len(spellings), 100)
+	return spellings
+}
+
+// Each text that internal/identifier reads as an identifier finds the user that has it, on every route that
+// searches, and is taken on every route that writes it.
+func TestIdentifiers_EverySpellingOnEveryRoute(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	var other UserDetail
+	s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"phone","value":"+79990000000"},{"type":"email","value":"o@example.org"},`+
+		`{"type":"second_login","value":"other"}]}`).ok(http.StatusCreated, &other)
+	contactOf := map[string]string{}
+	for _, c := range other.Contacts {
+		contactOf[c.Type] = "/accounts/contacts/" + c.ID.String()
+	}
+	rows, lines, phones := map[int][]string{}, map[int][]string{}, 0 // by the index of the spelling: one phone once in a call
+	for id, texts := range identifierSpellings(t) {
+		kind := string(id.Kind)
+		var user UserDetail
+		s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"`+kind+`","value":`+asJSON(t, texts[0])+`}]}`).ok(http.StatusCreated, &user)
+		for i, text := range append(texts, id.Canonical) {
+			at, value := fmt.Sprintf("%+q", text), asJSON(t, text)
+			var found MatchedUser
+			// In a query a space before the first digit is a plus that a client lost.
+			query := strings.ReplaceAll(url.QueryEscape(strings.TrimLeft(text, " ")), "+", "%20")
+			a := s.call(http.MethodGet, "/accounts/users/by-identifier?identifier="+query, "")
+			require.Equal(t, http.StatusOK, a.Code, at)
+			a.ok(http.StatusOK, &found)
+			require.Equal(t, []string{user.ID.String(), kind}, []string{found.ID.String(), found.MatchedBy}, at)
+			require.Contains(t, s.lookup(`{"identifiers":[`+value+`]}`).Body.String(), user.ID.String(), at)
+			s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"`+kind+`","value":`+value+`}]}`).problem(errcode.IdentifierTaken)
+			s.call(http.MethodPatch, contactOf[kind], `{"value":`+value+`}`).problem(errcode.IdentifierTaken)
+			if kind == "phone" {
+				phones++
+				rows[i] = append(rows[i], `{"phone":`+value+`,"user_groups":[]}`)
+				lines[i] = append(lines[i], `"`+strings.ReplaceAll(text, `"`, `""`)+`"`)
+			}
+		}
+	}
+	require.Greater(t, phones, 50)
+	for i := range rows {
+		var bulk BulkResult
+		s.bulk("", `{"users":[`+strings.Join(rows[i], ",")+`]}`).ok(http.StatusOK, &bulk)
+		require.Equal(t, len(rows[i]), bulk.Exists, "%v %v", rows[i], bulk.outcomes(t))
+		s.upload("", "users.csv", "phone\n"+strings.Join(lines[i], "\n")+"\n").ok(http.StatusOK, &bulk)
+		require.Equal(t, len(rows[i]), bulk.Exists, "%v %v", lines[i], bulk.outcomes(t))
+	}
+}
+
+// Of concurrent requests that create one thing in different spellings, one succeeds, and the others are 409.
+func TestNames_ConcurrentSpellings(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.call(http.MethodPost, "/accounts/contact-types", `{"name":"telegram","on_second":"allow"}`).ok(http.StatusCreated, nil)
+	user := func(typ string) func(string) answer {
+		return func(text string) answer {
+			return s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"`+typ+`","value":`+asJSON(t, text)+`}]}`)
+		}
+	}
+	named := func(path, rest string) func(string) answer {
+		return func(text string) answer {
+			return s.call(http.MethodPost, "/accounts/"+path, `{"name":`+asJSON(t, text)+rest+`}`)
+		}
+	}
+	for name, test := range map[string]struct {
+		create    func(text string) answer
+		spellings []string
+	}{
+		"group":        {named("user-groups", ""), spellingsOfVIP},
+		"contact type": {named("contact-types", `,"on_second":"allow"`), []string{"signal", "SIGNAL", " signal", "si\u200bgnal", "\u017fignal", "signal\ufe0f"}},
+		"custom value": {user("telegram"), spellingsOfVIP},
+		"phone": {user("phone"), []string{"+44 20 7946 0958", "+44 (0)20 7946 0958", "tel:+442079460958", "0044(0)2079460958", "+44\u2013207946\u20110958",
+			"\u202a+442079460958\u202c", "＋４４２０７９４６０９５８"}},
+		"email": {user("email"), []string{"user@straße.de", "User@STRAẞE.de", "user@xn--strae-oqa.de", "USER@XN--STRAE-OQA.DE", "us\u00ader@straße。de",
+			"user＠straße.de"}},
+		"login": {user("second_login"), []string{"ΣΑΣ", "σας", "σασ", "Σας"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			codes := make([]int, len(test.spellings))
+			var running sync.WaitGroup
+			for i, text := range test.spellings {
+				running.Go(func() { codes[i] = test.create(text).Code })
+			}
+			running.Wait()
+			slices.Sort(codes)
+			require.Equal(t, append([]int{http.StatusCreated}, slices.Repeat([]int{http.StatusConflict}, len(codes)-1)...), codes)
+		})
+	}
 }

@@ -28,12 +28,12 @@ type GroupList struct {
 
 // NewGroup is the body that creates a group.
 type NewGroup struct {
-	Name string `json:"name" minLength:"1" maxLength:"100" example:"client" doc:"Invisible characters and spaces at the ends are removed. Unique without regard to case."`
+	Name string `json:"name" minLength:"1" maxLength:"255" example:"client" doc:"At most 100 characters and no comma, after invisible characters and spaces at the ends are removed. Unique without regard to case."`
 }
 
 // GroupPatch is the body that changes a group.
 type GroupPatch struct {
-	Name *string `json:"name,omitempty" minLength:"1" maxLength:"100" example:"customer"`
+	Name *string `json:"name,omitempty" minLength:"1" maxLength:"255" example:"customer" doc:"As in NewGroup."`
 }
 
 func (a *API) addUserGroups() {

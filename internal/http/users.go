@@ -104,7 +104,7 @@ type NewUser struct {
 
 // NewUserContact is a contact of a NewUser.
 type NewUserContact struct {
-	Type  string `json:"type" minLength:"1" maxLength:"63" example:"phone"`
+	Type  string `json:"type" minLength:"1" maxLength:"255" example:"phone"`
 	Value string `json:"value" minLength:"1" maxLength:"255" example:"+7 (999) 123-45-67"`
 }
 

@@ -54,7 +54,8 @@ func foldLocal(local string) (string, bool) {
 
 // canonicalDomain returns a domain in ASCII, by IDNA2008 (UTS 46, nontransitional), so ß is not ss.
 func canonicalDomain(text string) (string, bool) {
-	domain, err := domains.ToASCII(text)
+	// The tables of golang.org/x/net/idna map the capital ẞ to ss, as Unicode did until version 15.1.
+	domain, err := domains.ToASCII(strings.ReplaceAll(text, "ẞ", "ß"))
 	if err != nil || !qualified(domain) {
 		return "", false
 	}
@@ -66,7 +67,7 @@ func canonicalDomain(text string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	unfolded = foldSigma(unfolded)
+	unfolded = foldVariants(unfolded)
 	for label := range strings.SplitSeq(unfolded, ".") {
 		if !oneWritingSystem(label) {
 			return "", false

@@ -8,7 +8,8 @@
 //   - 32 hexadecimal digits among '{', '}' and '-', or a text that begins with urn:uuid:, is a uuid;
 //   - a text with '@' is an email;
 //   - 7 to 15 digits and nothing else but spaces, ( ) - . and one plus before them is a phone, and so
-//     is every text that begins with '+';
+//     is every text that begins with '+' or tel:. With a national prefix in brackets after 00 and the
+//     country code, as in 0049(0)1512 3456789, a phone may have more digits;
 //   - anything else is a second_login. In a second_login, invisible characters and dashes that are not
 //     ASCII are refused and not removed.
 //
@@ -154,7 +155,7 @@ func kindOf(text string) Kind {
 		return UUID
 	case strings.Contains(text, "@"):
 		return Email
-	case text[0] == '+' || phoneLike(text):
+	case text[0] == '+' || hasTelPrefix(text) || phoneLike(text):
 		return Phone
 	}
 	return SecondLogin

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/text/secure/precis"
 )
 
-// canonicalLogin returns the folded form of a second_login: RFC 8265's UsernameCaseMapped, without a
-// distinct final sigma, in one script.
+// canonicalLogin returns the folded form of a second_login: RFC 8265's UsernameCaseMapped, without
+// distinct letter variants, in one script.
 func canonicalLogin(text string) (string, bool) {
 	folded, ok := foldUsername(text)
 	if !ok || utf8.RuneCountInString(folded) > maxRunes || !oneScript(folded) {
@@ -22,12 +22,20 @@ func canonicalLogin(text string) (string, bool) {
 // foldUsername folds a second_login, or the part of an address before the '@'.
 func foldUsername(text string) (string, bool) {
 	folded, err := precis.UsernameCaseMapped.String(text)
-	return foldSigma(folded), err == nil
+	return foldVariants(folded), err == nil
 }
 
-// foldSigma replaces the sigma at the end of a word by the other one: both have the same capital letter,
-// and a word looks the same to its reader with either.
-func foldSigma(text string) string { return strings.ReplaceAll(text, "ς", "σ") }
+// foldVariants replaces small letters that are variants of another one by that letter: the Greek sigma at
+// the end of a word, and the Cyrillic letters of old prints (U+1C80 to U+1C88). Both have the same capital
+// letter, and a word looks the same to its reader with either.
+func foldVariants(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == 'ς' || '\u1c80' <= r && r <= '\u1c88' {
+			return unicode.ToLower(unicode.ToUpper(r))
+		}
+		return r
+	}, text)
+}
 
 // oneScript reports whether all characters of text belong to one script, apart from those that all
 // scripts share. In 'pаypal' one letter is Cyrillic: the text looks like another name.

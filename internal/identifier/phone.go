@@ -14,16 +14,28 @@ const (
 	minDigits = 7
 	maxDigits = 15
 
+	// maxWithPrefixes is the longest phone number with prefixes that are not part of it: 00 and a national
+	// prefix in brackets, of two digits at most.
+	maxWithPrefixes = len("00") + maxDigits + len("06")
+
+	// telPrefix begins a phone number that was copied from a link (RFC 3966), in any case.
+	telPrefix = "tel:"
+
 	// russiaCode is the calling code of the numbering plan that Russia and Kazakhstan share.
 	russiaCode = 7
 	// russiaNational is the length of every number in that plan, without country code.
 	russiaNational = 10
 )
 
-// phoneLike reports whether text has the form of a phone number.
+// phoneLike reports whether text has the form of a phone number. More than maxDigits digits are a login
+// unless they begin with 00 and have a bracket: the database's check knows no more than that.
 func phoneLike(text string) bool {
-	_, ok := scanPhone(text)
-	return ok
+	s, ok := scanPhone(text)
+	return ok && (len(s.digits) <= maxDigits || strings.HasPrefix(s.digits, "00") && s.opened != 0)
+}
+
+func hasTelPrefix(text string) bool {
+	return len(text) >= len(telPrefix) && strings.EqualFold(text[:len(telPrefix)], telPrefix)
 }
 
 // canonicalPhone returns the E.164 form of a text that begins with a plus or is phone-like. A number
@@ -35,12 +47,18 @@ func (p *Parser) canonicalPhone(text string) (string, bool) {
 	if isE164(text) {
 		return uniform(text), true
 	}
+	if hasTelPrefix(text) {
+		text = text[len(telPrefix):]
+	}
 	scanned, ok := scanPhone(text)
 	if !ok {
 		return "", false
 	}
 	digits := scanned.digits
 	abroad, bracketed := scanned.withoutTrunk()
+	if !bracketed && len(digits) > maxDigits {
+		return "", false
+	}
 	var number string
 	switch {
 	case bracketed:
@@ -110,17 +128,17 @@ type scannedPhone struct {
 	plus   bool   // a plus precedes them
 	// Bit n of opened is set if a bracket is opened before digit n, and bit n of closed if one is closed
 	// before it.
-	opened, closed uint16
+	opened, closed uint32
 }
 
 // scanPhone returns what a phone-like text consists of.
 func scanPhone(text string) (s scannedPhone, ok bool) {
-	var buf [maxDigits]byte
+	var buf [maxWithPrefixes]byte
 	n := 0
 	for _, r := range text {
 		digit, decimal := digitOf(r)
 		switch {
-		case decimal && n < maxDigits:
+		case decimal && n < maxWithPrefixes:
 			buf[n] = digit
 			n++
 		case r == '+' && n == 0 && !s.plus:
@@ -129,7 +147,7 @@ func scanPhone(text string) (s scannedPhone, ok bool) {
 			s.opened |= 1 << n
 		case r == ')':
 			s.closed |= 1 << n
-		case !decimal && (r == '-' || r == '.' || isSpace(r)):
+		case !decimal && (r == '-' || r == '.' || r == 'ー' || isSpace(r)): // ー is typed for - in Japan
 		default:
 			return scannedPhone{}, false
 		}

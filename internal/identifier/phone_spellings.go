@@ -59,10 +59,10 @@ func (s scannedPhone) withoutTrunk() (digits string, ok bool) {
 	if number := "+" + digits; uniform(number) != number {
 		return digits, true // the prefix is one of those that uniform removes
 	}
-	code, bracketed := digits[:start], digits[start:bits.TrailingZeros16(closed)]
+	code, bracketed := digits[:start], digits[start:bits.TrailingZeros32(closed)]
 	prefix := ""
 	switch {
-	case code == "36" && bracketed == "06":
+	case code == "36" && strings.HasPrefix(bracketed, "06"):
 		prefix = "06"
 	case bracketed == "8" && slices.Contains(eightCodes, code):
 		prefix = "8"
@@ -81,8 +81,9 @@ func (s scannedPhone) withoutTrunk() (digits string, ok bool) {
 //   - Mexico: until 2019 a mobile number had a 1 after the country code, and 01, 02, 044 or 045 inside
 //     the country. +52 55 1234 5678 is canonical.
 //   - San Marino: the area code 0549 may be left out. With it the number is canonical.
-//   - Russia and Kazakhstan, and the countries with code 1: a national prefix (8 or 1) after the country
-//     code is removed if the rest has exactly the ten digits of that numbering plan.
+//   - Russia and Kazakhstan, Lithuania, Tajikistan, Turkmenistan and Uzbekistan (8), Belarus (80), and the
+//     countries with code 1 (1): a national prefix after the country code is removed if the rest has
+//     exactly as many digits as every number of that numbering plan.
 //
 // Not two spellings of one line are numbers before and after a renumbering, such as Brazil's ninth
 // digit or Ivory Coast's two new digits: an old number may be assigned again.
@@ -103,6 +104,16 @@ func uniform(number string) string {
 		return "+3780549" + rest
 	case plan("+78", 10):
 		return "+7" + rest
+	case plan("+3708", 8):
+		return "+370" + rest
+	case plan("+37580", 9):
+		return "+375" + rest
+	case plan("+9928", 9):
+		return "+992" + rest
+	case plan("+9938", 8):
+		return "+993" + rest
+	case plan("+9988", 9):
+		return "+998" + rest
 	case plan("+11", 10):
 		return "+1" + rest
 	}

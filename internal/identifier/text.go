@@ -43,10 +43,10 @@ func printableASCII(text string) bool {
 // every other character unchanged.
 func hyphen(r rune) rune {
 	switch r {
-	case '\u2043', '\u2212', '\ufe58', '\ufe63':
+	case '\u02d7', '\u2043', '\u207b', '\u208b', '\u2212', '\u2796':
 		return '-'
 	}
-	if '\u2010' <= r && r <= '\u2015' {
+	if unicode.Is(unicode.Pd, r) {
 		return '-'
 	}
 	return r

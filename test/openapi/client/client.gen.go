@@ -438,7 +438,9 @@ type ContactTypeList struct {
 
 // ContactTypePatch defines model for ContactTypePatch.
 type ContactTypePatch struct {
-	// Name Examples: telegram
+	// Name As in NewContactType.
+	//
+	// Examples: telegram
 	Name     *string                   `json:"name,omitempty"`
 	OnSecond *ContactTypePatchOnSecond `json:"on_second,omitempty"`
 }
@@ -492,7 +494,9 @@ type GroupList struct {
 
 // GroupPatch defines model for GroupPatch.
 type GroupPatch struct {
-	// Name Examples: customer
+	// Name As in NewGroup.
+	//
+	// Examples: customer
 	Name *string `json:"name,omitempty"`
 }
 
@@ -657,7 +661,7 @@ type NewContact struct {
 
 // NewContactType defines model for NewContactType.
 type NewContactType struct {
-	// Name Stored in lower case, without invisible characters and spaces at the ends: a letter, then letters, digits and underscores.
+	// Name Stored in lower case, without invisible characters and spaces at the ends: at most 63 characters, a letter, then letters, digits and underscores.
 	//
 	// Examples: telegram
 	Name     string                 `json:"name"`
@@ -669,7 +673,7 @@ type NewContactTypeOnSecond string
 
 // NewGroup defines model for NewGroup.
 type NewGroup struct {
-	// Name Invisible characters and spaces at the ends are removed. Unique without regard to case.
+	// Name At most 100 characters and no comma, after invisible characters and spaces at the ends are removed. Unique without regard to case.
 	//
 	// Examples: client
 	Name string `json:"name"`
@@ -1066,7 +1070,7 @@ type CreateUsersParams struct {
 	// OnConflict What happens to a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
 	OnConflict *CreateUsersParamsOnConflict `form:"on_conflict,omitempty" json:"on_conflict,omitempty"`
 
-	// DryRun Return what would happen, and write nothing. False if left out.
+	// DryRun Return what would happen, and write nothing. False if left out. With on_conflict=merge, a token without the scope accounts:read gets exists for every user that exists.
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 }
 
@@ -1084,7 +1088,7 @@ type UploadUsersParams struct {
 	// OnConflict What happens to a phone that belongs to a user: skip leaves the user as it is, merge adds groups and patches the profile, error writes nothing at all and answers 409.
 	OnConflict *UploadUsersParamsOnConflict `form:"on_conflict,omitempty" json:"on_conflict,omitempty"`
 
-	// DryRun Return what would happen, and write nothing. False if left out.
+	// DryRun Return what would happen, and write nothing. False if left out. With on_conflict=merge, a token without the scope accounts:read gets exists for every user that exists.
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// Prefer respond-async: do not wait for the import, however small it is.
