@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -22,11 +23,8 @@ const (
 	// of them it uses depends on its settings and its language, whatever quotes the file has.
 	cellSeparators = ",;\t|\r\n"
 	// formulaStarts are the characters that make a program run a cell as a formula (CWE-1236), also in full
-	// width. A separator counts too: the cell before it is empty.
-	formulaStarts = "=+-@＝＋－＠\t|\r\n"
-	// ignoredStarts are the characters that a program may drop from the start of a cell: spaces, double
-	// quotes, and invisible characters.
-	ignoredStarts = " \"\u00A0\u3000\u200B\u200C\u200D\u200E\u200F\u2060\uFEFF"
+	// width and in their small forms. A separator counts too: the cell before it is empty.
+	formulaStarts = "=+-@＝＋－＠﹦﹢﹣﹫\t|\r\n"
 	// apostrophe at the start of a cell makes it a text.
 	apostrophe = '\''
 )
@@ -68,10 +66,17 @@ func mapCellParts(text string, replace func(string) string) string {
 	return out.String()
 }
 
+// ignoredStart reports whether a program may drop r from the start of a cell: spaces, double quotes,
+// apostrophes, control characters and invisible characters. A separator is kept.
+func ignoredStart(r rune) bool {
+	return !strings.ContainsRune(cellSeparators, r) &&
+		(r == '"' || r == apostrophe || unicode.IsSpace(r) || !unicode.IsGraphic(r) || unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r))
+}
+
 // startsFormula reports whether a program might run a part as a formula, were the apostrophes at its
 // start taken away: so HarmlessCell adds one to those that the text had, and can be undone.
 func startsFormula(part string) bool {
-	bare := strings.TrimLeft(part, ignoredStarts+string(apostrophe))
+	bare := strings.TrimLeftFunc(part, ignoredStart)
 	first, _ := utf8.DecodeRuneInString(bare)
 	if bare == "" || !strings.ContainsRune(formulaStarts, first) {
 		// A byte order mark alone is dropped by some programs and shown by others.

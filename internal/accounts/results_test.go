@@ -17,6 +17,9 @@ func TestHarmlessCell(t *testing.T) {
 		"|calc": "'|calc", "\nx": "'\nx", "\uFEFF=1": "'\uFEFF=1", "\uFEFFx": "'\uFEFFx",
 		"＝1": "'＝1", "＋A": "'＋A", "－A": "'－A", "＠A": "'＠A", "x;＝1": "x;'＝1",
 		" =1": "' =1", "\u00A0=1": "'\u00A0=1", "\"=1": "'\"=1", "x; =1": "x;' =1", "\u200B=1": "'\u200B=1",
+		"\v=1": "'\v=1", "\f=1": "'\f=1", "\x00=1": "'\x00=1", "\u0085=1": "'\u0085=1", "\u2003=1": "'\u2003=1", "\u2028=1": "'\u2028=1",
+		"\u00AD=1": "'\u00AD=1", "\u202E=1": "'\u202E=1", "\u3164=1": "'\u3164=1", "﹦1": "'﹦1", "﹢A": "'﹢A", "﹣A": "'﹣A", "﹫A": "'﹫A",
+		"=cmd|' /C calc'!A0": "'=cmd|' /C calc'!A0", "x;\v@SUM(A1)": "x;'\v@SUM(A1)", "＋79991234567": "'＋79991234567",
 		"'=1": "''=1", "''=1": "'''=1", "client,-2+x": "client,'-2+x", "+7999,+7998": "+7999,+7998",
 	} {
 		require.Equal(t, want, HarmlessCell(text), "%q", text)
@@ -27,7 +30,7 @@ func TestHarmlessCell(t *testing.T) {
 // Every text comes back, and no part of the result starts a formula.
 func TestHarmlessCell_CanBeUndone(t *testing.T) {
 	t.Parallel()
-	alphabet := []rune("a1=+-@＝＋－＠'\"\t|\r\n,; \uFEFF\u00A0\u200B(.")
+	alphabet := []rune("a1=+-@＝＋－＠'\"\t|\r\n,; \uFEFF\u00A0\u200B(.\v\u2003\u00AD﹦")
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringOf(rapid.SampledFrom(alphabet)).Draw(t, "text")
 		harmless := HarmlessCell(text)

@@ -1,6 +1,7 @@
 package accounts_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"log/slog"
@@ -95,6 +96,74 @@ func TestUpload(t *testing.T) {
 				require.Equal(t, 2, p.count("users"))
 			})
 		}
+	}
+}
+
+// rawWorkbook returns an XLSX file whose first column is phone and has these cells below: c elements
+// without their end tags. A workbook of excelize has no cells of some types.
+func rawWorkbook(t *testing.T, cells ...string) []byte {
+	t.Helper()
+	const kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/"
+	rows := `<row><c t="str"><v>phone</v></c></row>`
+	for _, cell := range cells {
+		rows += `<row>` + cell + `</c></row>`
+	}
+	var file bytes.Buffer
+	archive := zip.NewWriter(&file)
+	for name, content := range map[string]string{
+		"_rels/.rels":                `<Relationships><Relationship Id="a" Type="` + kind + `officeDocument" Target="xl/workbook.xml"/></Relationships>`,
+		"xl/workbook.xml":            `<workbook xmlns:r="r"><sheets><sheet r:id="b"/></sheets></workbook>`,
+		"xl/_rels/workbook.xml.rels": `<Relationships><Relationship Id="b" Type="` + kind + `worksheet" Target="sheet.xml"/></Relationships>`,
+		"xl/sheet.xml":               `<worksheet><sheetData>` + rows + `</sheetData></worksheet>`,
+	} {
+		part, err := archive.Create(name)
+		require.NoError(t, err)
+		_, err = part.Write([]byte(content))
+		require.NoError(t, err)
+	}
+	require.NoError(t, archive.Close())
+	return file.Bytes()
+}
+
+// Only a text or a whole number of a phone's length is a phone, however the cell is stored. In Germany nearly
+// any digits would be one.
+func TestUpload_KindsOfPhoneCells(t *testing.T) {
+	t.Parallel()
+	const invalid = "invalid invalid_phone phone"
+	cells := []struct{ cell, german, russian string }{
+		{`<c t="d"><v>2024-01-01</v>`, invalid, invalid},
+		{`<c t="d"><v>2024-01-01T00:00:00</v>`, invalid, invalid},
+		{`<c><v>45292</v>`, invalid, invalid},
+		{`<c><v>79990020001</v>`, "created", "created"},
+		{`<c><v>7.9990020002E+10</v>`, "created", "created"},
+		{`<c s="44"><v>79990020003.00</v>`, "created", "created"},
+		{`<c><f>A1</f><v>79990020004</v>`, "created", "created"},
+		{`<c><v>375291234567</v>`, "created", "created"},
+		{`<c><v>-79990020005</v>`, invalid, invalid},
+		{`<c><v>79990020006.5</v>`, invalid, invalid},
+		{`<c><v>9990020007</v>`, invalid, invalid},
+		{`<c><v>7999002000800000</v>`, invalid, invalid},
+		{`<c><v>1E400</v>`, invalid, invalid},
+		{`<c t="str"><v>79990020009</v>`, invalid, "created"}, // a text is what is dialled
+		{`<c t="str"><v>7.9990020010E+10</v>`, invalid, invalid},
+		{`<c t="str"><v>79990020011.0</v>`, invalid, invalid},
+		{`<c t="e"><v>79990020012</v>`, invalid, invalid},
+		{`<c t="b"><v>1</v>`, invalid, invalid},
+	}
+	var file, german, russian []string
+	for i, c := range cells {
+		file = append(file, c.cell)
+		german, russian = append(german, fmt.Sprint(i+2, " ", c.german)), append(russian, fmt.Sprint(i+2, " ", c.russian))
+	}
+	for region, want := range map[string][]string{"DE": german, "RU": russian} {
+		t.Run(region, func(t *testing.T) {
+			t.Parallel()
+			p := newProcessIn(t, pgtest.Shared(t), region)
+			result, _ := p.upload(rawWorkbook(t, file...), accounts.UploadOptions{BulkOptions: accounts.BulkOptions{OnConflict: accounts.Skip}})
+			require.Equal(t, want, outcomes(result.Rows))
+			_, err := p.UserByIdentifier(t.Context(), "+375291234567", nil)
+			require.NoError(t, err, "a number has lost its plus, not a national prefix")
+		})
 	}
 }
 

@@ -45,7 +45,9 @@ func TestBulk(t *testing.T) {
 	var got BulkResult
 	a := s.bulk("?dry_run=true", body).ok(http.StatusOK, &got)
 	require.Equal(t, want, got.outcomes(t))
-	require.NotContains(t, a.Body.String(), "999")
+	for _, phone := range []string{"9991234567", "9990000001", "123-45-67"} { // shorter digits may be in a random id
+		require.NotContains(t, a.Body.String(), phone)
+	}
 	s.call(http.MethodGet, "/accounts/users/by-identifier?identifier=+79990000001", "").problem(errcode.NotFound)
 
 	s.bulk("", body).ok(http.StatusOK, &got)

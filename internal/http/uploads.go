@@ -52,8 +52,8 @@ func (a *API) addUploads() {
 	a.add(route{
 		method: http.MethodPost, path: "/accounts/users/bulk/upload", id: "upload-users", tag: tagUsers,
 		summary: "Create users from a CSV, XLSX or XLS file", access: writeAccess,
-		description: "The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other " +
-			"rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every " +
+		description: "The columns are phone and user_groups; a row may name up to 100 groups, in at most 255 characters. Invalid " +
+			"rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every " +
 			"file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within " +
 			"20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With " +
 			"on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after " +

@@ -22,7 +22,7 @@ const (
 	TooSlow              Code = "too_slow"
 	RowTooLong           Code = "row_too_long"
 	UnterminatedQuote    Code = "unterminated_quote"
-	UnsupportedCell      Code = "unsupported_cell" // a record of a kind that this package does not read
+	UnsupportedCell      Code = "unsupported_cell" // a cell of a kind that this package does not read
 )
 
 // Errors of one row, in Row.Err. In the header they are errors of the file.
@@ -30,6 +30,7 @@ const (
 	TooManyColumns Code = "too_many_columns"
 	CellTooLong    Code = "too_long"
 	DuplicateCell  Code = "duplicate_cell" // two values for one cell
+	MisplacedCell  Code = "misplaced_cell" // the reference of a cell names another row
 	RaggedRow      Code = "ragged_row"
 	BadEncoding    Code = "bad_encoding"
 	BadQuote       Code = "bad_quote"

@@ -99,7 +99,7 @@ func show(row spreadsheet.Row) string {
 		}
 		return place
 	}
-	kinds := []string{"empty", "text", "number", "bool", "fault"}
+	kinds := []string{"empty", "text", "number", "bool", "fault", "date"}
 	cells := make([]string, 0, len(row.Cells))
 	for _, cell := range row.Cells {
 		cells = append(cells, strings.TrimRight(kinds[cell.Kind]+" "+cell.Text, " "))

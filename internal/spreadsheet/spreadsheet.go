@@ -54,6 +54,7 @@ const (
 	Number
 	Bool
 	ErrorValue // such as #N/A
+	Date       // in ISO 8601; only a few writers of XLSX store dates so, the others as a Number
 
 	dropped // a text that is too long; Row.set makes an error of it
 )

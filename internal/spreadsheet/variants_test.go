@@ -251,15 +251,27 @@ func TestXLSX_Layout(t *testing.T) {
 		},
 		"cell again with another value":  {`<row><c r="A2"><v>1</v></c><c r="A2"><v>2</v></c></row>`, []string{"2: duplicate_cell in 1"}},
 		"styles of dates and currencies": {`<row><c s="14"><v>45000</v></c><c s="44"><v>79991234567.00</v></c></row>`, []string{"2: number 45000 | number 79991234567"}},
-		"date as text":                   {`<row><c t="d"><v>2026-11-26T00:00:00Z</v></c></row>`, []string{"2: text 2026-11-26T00:00:00Z | empty"}},
-		"booleans and errors":            {`<row><c t="b"><v>true</v></c><c t="e"><v> #N/A </v></c></row>`, []string{"2: bool TRUE | fault #N/A"}},
-		"255 characters":                 {`<row><c t="str"><v>` + strings.Repeat("😀", 255) + `</v></c></row>`, []string{"2: text " + strings.Repeat("😀", 255) + " | empty"}},
-		"256 characters":                 {`<row><c t="str"><v>` + strings.Repeat("я", 256) + `</v></c></row>`, []string{"2: too_long in 1"}},
-		"a long text":                    {`<row><c t="str"><v>` + strings.Repeat("x", 1_000_000) + `</v></c><c><v>1</v></c></row><row><c><v>2</v></c></row>`, []string{"2: too_long in 1", "3: number 2 | empty"}},
-		"255 characters, all escaped":    {`<row><c t="str"><v>` + strings.Repeat("_x0041_", 255) + `</v></c></row>`, []string{"2: text " + strings.Repeat("A", 255) + " | empty"}},
-		"references":                     {`<row><c t="str"><v>&#x41;&#66;&amp;lt;&quot;&apos;&gt;&#x1F600;</v></c></row>`, []string{"2: text AB&lt;\"'>😀 | empty"}},
-		"line ends":                      {"<row><c t=\"str\"><v>a\r\nb\rc\n&#13;d</v></c></row>", []string{"2: text a\nb\nc\n\rd | empty"}},
-		"CDATA":                          {`<row><c t="str"><v>a<![CDATA[<&amp;]]]]><![CDATA[>]]></v></c></row>`, []string{"2: text a<&amp;]]> | empty"}},
+		"date as text":                   {`<row><c t="d"><v>2026-11-26T00:00:00Z</v></c></row>`, []string{"2: date 2026-11-26T00:00:00Z | empty"}},
+		"cell of another row": {
+			`<row r="2"><c r="A2"><v>1</v></c><c r="B3"><v>2</v></c></row><row r="3"><c r="A3"><v>3</v></c></row>`,
+			[]string{"2: misplaced_cell in 2", "3: number 3 | empty"},
+		},
+		"surrogate pair in escapes": {
+			`<row><c t="str"><v>_xD83D__xDE00_</v></c><c t="str"><v>_xD83D__x0041__xDE00_</v></c></row>`,
+			[]string{"2: text 😀 | text \uFFFDA\uFFFD"},
+		},
+		"extension of a row": {
+			`<row><c><v>1</v></c><extLst><ext uri="x"><c><v>2</v></c></ext></extLst></row>`,
+			[]string{"2: number 1 | empty"},
+		},
+		"booleans and errors":         {`<row><c t="b"><v>true</v></c><c t="e"><v> #N/A </v></c></row>`, []string{"2: bool TRUE | fault #N/A"}},
+		"255 characters":              {`<row><c t="str"><v>` + strings.Repeat("😀", 255) + `</v></c></row>`, []string{"2: text " + strings.Repeat("😀", 255) + " | empty"}},
+		"256 characters":              {`<row><c t="str"><v>` + strings.Repeat("я", 256) + `</v></c></row>`, []string{"2: too_long in 1"}},
+		"a long text":                 {`<row><c t="str"><v>` + strings.Repeat("x", 1_000_000) + `</v></c><c><v>1</v></c></row><row><c><v>2</v></c></row>`, []string{"2: too_long in 1", "3: number 2 | empty"}},
+		"255 characters, all escaped": {`<row><c t="str"><v>` + strings.Repeat("_x0041_", 255) + `</v></c></row>`, []string{"2: text " + strings.Repeat("A", 255) + " | empty"}},
+		"references":                  {`<row><c t="str"><v>&#x41;&#66;&amp;lt;&quot;&apos;&gt;&#x1F600;</v></c></row>`, []string{"2: text AB&lt;\"'>😀 | empty"}},
+		"line ends":                   {"<row><c t=\"str\"><v>a\r\nb\rc\n&#13;d</v></c></row>", []string{"2: text a\nb\nc\n\rd | empty"}},
+		"CDATA":                       {`<row><c t="str"><v>a<![CDATA[<&amp;]]]]><![CDATA[>]]></v></c></row>`, []string{"2: text a<&amp;]]> | empty"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -270,6 +282,28 @@ func TestXLSX_Layout(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An alternative before the cells, such as Excel writes for a newer feature of the view, holds no row.
+func TestXLSX_AlternativesBesideCells(t *testing.T) {
+	t.Parallel()
+	const alternative = `<mc:AlternateContent xmlns:mc="m"><mc:Choice Requires="x14"><sheetViews/></mc:Choice></mc:AlternateContent>`
+	sheet := func(before, after string) []byte {
+		return pack(t,
+			part{"_rels/.rels", relationships(rel("1", "officeDocument", "xl/workbook.xml"))},
+			part{"xl/workbook.xml", `<workbook xmlns:r="r"><sheets><sheet r:id="r1"/></sheets></workbook>`},
+			part{"xl/_rels/workbook.xml.rels", relationships(rel("r1", "worksheet", "worksheets/sheet1.xml"))},
+			part{"xl/worksheets/sheet1.xml", `<worksheet>` + before + `<sheetData>` + xlsxHeader +
+				`<row><c><v>1</v></c></row></sheetData>` + after + `</worksheet>`},
+		)
+	}
+	for _, file := range [][]byte{sheet(alternative, ""), sheet("", alternative)} {
+		got := read(t, file)
+		require.NoError(t, got.err)
+		require.Equal(t, []string{"2: number 1 | empty"}, got.rows)
+	}
+	requireCode(t, spreadsheet.BrokenFile, read(t, sheet(`<a><sheetData/></a>`, "")).err)
+	requireCode(t, spreadsheet.BrokenFile, read(t, sheet("", `<a><sheetData/></a>`)).err)
 }
 
 // Text that is cut anywhere by the end of the window is the same text.

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -135,7 +136,7 @@ func (x *xlsxRows) openSheet(ctx context.Context) (err error) {
 		case x.sheet.depth() == 2 && x.sheet.is("sheetData"):
 			x.inData = true
 			return nil
-		case x.sheet.is("AlternateContent"):
+		case x.sheet.is("sheetData"): // one of several alternatives
 			return broken()
 		}
 	}
@@ -171,8 +172,8 @@ func (x *xlsxRows) readRow(ctx context.Context, row *Row) error {
 				return err
 			}
 		default:
+			line := 0
 			if ref := x.sheet.attribute("r"); ref != nil {
-				var line int
 				if column, line, err = place(ref); err != nil {
 					return err
 				}
@@ -182,6 +183,9 @@ func (x *xlsxRows) readRow(ctx context.Context, row *Row) error {
 			}
 			if err := x.number(row, number); err != nil {
 				return err
+			}
+			if line != 0 && line != row.Number {
+				row.reject(MisplacedCell, "the row has a cell that belongs to another row", column+1)
 			}
 			cell, err := x.readCell(ctx)
 			if err != nil {
@@ -210,7 +214,10 @@ func (x *xlsxRows) number(row *Row, number int) error {
 
 // readCell reads to the end of a c element whose start tag was just read.
 func (x *xlsxRows) readCell(ctx context.Context) (Cell, error) {
-	kind := kindOfCell(x.sheet.attribute("t"))
+	kind, err := kindOfCell(x.sheet.attribute("t"))
+	if err != nil {
+		return Cell{}, err
+	}
 	x.value.reset()
 	x.inline.reset()
 	var hasValue, hasInline bool
@@ -223,10 +230,12 @@ func (x *xlsxRows) readCell(ctx context.Context) (Cell, error) {
 			continue
 		}
 		switch {
-		case x.sheet.is("v") && !hasValue:
+		case x.sheet.is("v") && hasValue, x.sheet.is("is") && hasInline:
+			err = broken()
+		case x.sheet.is("v"):
 			hasValue = true
 			err = readText(ctx, x.sheet, &x.value)
-		case x.sheet.is("is") && !hasInline:
+		case x.sheet.is("is"):
 			hasInline = true
 			err = readRich(ctx, x.sheet, &x.inline)
 		default:
@@ -246,7 +255,8 @@ func (x *xlsxRows) readCell(ctx context.Context) (Cell, error) {
 type cellType uint8
 
 const (
-	cellText   cellType = iota // str, the ISO dates of d, and what is not known
+	cellText   cellType = iota // str
+	cellDate                   // d, in ISO 8601
 	cellNumber                 // n, the default
 	cellShared                 // s
 	cellBool                   // b
@@ -254,20 +264,27 @@ const (
 	cellInline                 // inlineStr
 )
 
-func kindOfCell(t []byte) cellType {
+// kindOfCell refuses the types that ECMA-376 does not know: such a value might be anything.
+func kindOfCell(t []byte) (cellType, error) {
 	switch string(t) {
 	case "", "n":
-		return cellNumber
+		return cellNumber, nil
 	case "s":
-		return cellShared
+		return cellShared, nil
 	case "b":
-		return cellBool
+		return cellBool, nil
+	case "d":
+		return cellDate, nil
 	case "e":
-		return cellError
+		return cellError, nil
 	case "inlineStr":
-		return cellInline
+		return cellInline, nil
+	case "str":
+		return cellText, nil
 	}
-	return cellText
+	return 0, &Error{
+		Code: UnsupportedCell, Message: "the sheet has a cell of an unknown type; save the file again and retry",
+	}
 }
 
 // cell makes a cell of the value that was read.
@@ -299,6 +316,8 @@ func (x *xlsxRows) cell(kind cellType) (Cell, error) {
 		return boolCell(string(trimmed) == "1" || bytes.EqualFold(trimmed, []byte("true"))), nil
 	case kind == cellError:
 		return Cell{Text: string(trimmed), Kind: ErrorValue}, nil
+	case kind == cellDate:
+		return Cell{Text: string(trimmed), Kind: Date}, nil
 	}
 	return numberCell(trimmed), nil
 }
@@ -315,13 +334,10 @@ func (x *xlsxRows) text(text *scratch) (Cell, error) {
 	return text.cell(), nil
 }
 
-// skip reads to the end of the element whose start tag was just read. Alternatives of what a newer
-// program wrote could hold cells, so they are refused.
+// skip reads to the end of the element whose start tag was just read. An element that is not known could
+// hold rows and cells, such as the alternatives that newer programs write: it is refused.
 func (x *xlsxRows) skip(ctx context.Context) error {
-	if x.sheet.is("AlternateContent") {
-		return broken()
-	}
-	return x.sheet.skip(ctx)
+	return x.sheet.skipWithout(ctx, "row", "c", "AlternateContent")
 }
 
 // readShared keeps the shared strings that the worksheet refers to.
@@ -340,10 +356,7 @@ func (x *xlsxRows) readShared(ctx context.Context) error {
 			continue
 		}
 		if !part.is("si") {
-			if part.is("AlternateContent") {
-				return broken()
-			}
-			if err := part.skip(ctx); err != nil {
+			if err := part.skipWithout(ctx, "si", "AlternateContent"); err != nil {
 				return err
 			}
 			continue
@@ -431,7 +444,7 @@ func readRich(ctx context.Context, p *part, text *scratch) error {
 		switch {
 		case p.is("t"):
 			err = readText(ctx, p, text)
-		case p.is("AlternateContent"):
+		case p.is("AlternateContent"), p.is("si"):
 			err = broken()
 		default:
 			err = p.skip(ctx)
@@ -455,8 +468,8 @@ func readText(ctx context.Context, p *part, text *scratch) error {
 			return unexpectedEnd(err)
 		}
 		switch {
-		case kind == startTag:
-			err = p.skip(ctx)
+		case kind == startTag: // a part of the text might be missing
+			return broken()
 		case kind == charData && !text.long:
 			if text.bytes, err = p.appendText(text.bytes); err != nil {
 				return err
@@ -505,19 +518,20 @@ func place(ref []byte) (column, row int, err error) {
 	return column - 1, row, nil
 }
 
-// escapes are how a worksheet writes characters that XML 1.0 cannot hold: _x000D_.
-var escapes = regexp.MustCompile(`_x[0-9A-Fa-f]{4}_`)
+// escapes are how a worksheet writes characters that XML 1.0 cannot hold, in UTF-16: _x000D_.
+var escapes = regexp.MustCompile(`(?:_x[Dd][89ABab][0-9A-Fa-f]{2}_)?_x[0-9A-Fa-f]{4}_`)
 
 func unescape(text *scratch) {
 	if !bytes.Contains(text.bytes, []byte("_x")) {
 		return
 	}
 	text.bytes = escapes.ReplaceAllFunc(text.bytes, func(s []byte) []byte {
-		code, err := strconv.ParseUint(string(s[2:6]), 16, 16)
-		if err != nil {
-			return s
+		var units []uint16
+		for ; len(s) > 0; s = s[len("_x0000_"):] {
+			unit, _ := strconv.ParseUint(string(s[2:6]), 16, 16) // the expression takes no other digits
+			units = append(units, uint16(unit))
 		}
-		return utf8.AppendRune(nil, rune(code))
+		return []byte(string(utf16.Decode(units)))
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -219,6 +220,22 @@ func (p *part) attribute(name string) []byte {
 // skip moves to the end of the element whose start tag is the current token.
 func (p *part) skip(ctx context.Context) error {
 	for depth := p.depth(); p.depth() >= depth; {
+		if _, err := p.next(ctx); err != nil {
+			return unexpectedEnd(err)
+		}
+	}
+	return nil
+}
+
+// skipWithout is skip of an element that must neither have nor hold one of the names. An extLst is passed
+// over whatever it holds: it extends an element that was read.
+func (p *part) skipWithout(ctx context.Context, names ...string) error {
+	refused := func() bool { return slices.ContainsFunc(names, p.is) }
+	extension := p.is("extLst")
+	for depth := p.depth(); p.depth() >= depth; {
+		if refused() && !extension {
+			return broken()
+		}
 		if _, err := p.next(ctx); err != nil {
 			return unexpectedEnd(err)
 		}

@@ -2015,7 +2015,7 @@ type ClientInterface interface {
 
 	// UploadUsersWithBody Create users from a CSV, XLSX or XLS file
 	//
-	// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
+	// The columns are phone and user_groups; a row may name up to 100 groups, in at most 255 characters. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2825,7 +2825,7 @@ func (c *Client) CreateUsers(ctx context.Context, params *CreateUsersParams, bod
 
 // UploadUsersWithBody Create users from a CSV, XLSX or XLS file
 //
-// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
+// The columns are phone and user_groups; a row may name up to 100 groups, in at most 255 characters. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5223,7 +5223,7 @@ type ClientWithResponsesInterface interface {
 
 	// UploadUsersWithBodyWithResponse Create users from a CSV, XLSX or XLS file
 	//
-	// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
+	// The columns are phone and user_groups; a row may name up to 100 groups, in at most 255 characters. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9332,7 +9332,7 @@ func (c *ClientWithResponses) CreateUsersWithResponse(ctx context.Context, param
 
 // UploadUsersWithBodyWithResponse Create users from a CSV, XLSX or XLS file
 //
-// The columns are phone and user_groups; a row may name up to 100 groups. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
+// The columns are phone and user_groups; a row may name up to 100 groups, in at most 255 characters. Invalid rows do not affect other rows; a file that cannot be read to its end changes nothing. The same file again creates nothing twice. Every file is processed as an import. The answer is 200 with the rows if the import of up to 5000 rows is done within 20 seconds, and otherwise, or with Prefer: respond-async, 202 with the import, which goes on. With on_conflict=error, up to 5000 rows are written all or not at all; of a larger file, a phone that is taken after the file was checked is left as it is. Only some uploads run at once: others get 503, or 429 if the token has too many uploads or unfinished imports. Needs the scope accounts:write.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
