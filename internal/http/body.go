@@ -231,6 +231,9 @@ func (b *steadyBody) moveDeadline() {
 }
 
 func (in *input) checkMediaType() error {
+	if len(in.r.Header["Content-Type"]) > 1 {
+		return errcode.New(errcode.UnsupportedMediaType, "Content-Type must be given once")
+	}
 	wanted := "application/json"
 	mediaType, params, err := mime.ParseMediaType(in.r.Header.Get("Content-Type"))
 	known := mediaType == wanted
@@ -252,8 +255,10 @@ func isUTF8(params map[string]string) bool {
 }
 
 func (in *input) checkContentEncoding() error {
-	if encoding := in.r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return errcode.New(errcode.UnsupportedMediaType, "the body must have no Content-Encoding")
+	for _, encoding := range in.r.Header["Content-Encoding"] {
+		if encoding != "" && !strings.EqualFold(encoding, "identity") {
+			return errcode.New(errcode.UnsupportedMediaType, "the body must have no Content-Encoding")
+		}
 	}
 	return nil
 }
@@ -556,7 +561,14 @@ func expandsTooFar(number []byte) bool {
 		number, exponent = number[:i], e
 	}
 	integer, fraction, _ := bytes.Cut(number, []byte("."))
-	return max(len(integer)+exponent, 1)+max(len(fraction)-exponent, 0) > maxDigits
+	leadingZeros := 0
+	for _, digits := range [][]byte{integer, fraction} {
+		significant := bytes.TrimLeft(digits, "0")
+		if leadingZeros += len(digits) - len(significant); len(significant) > 0 {
+			break
+		}
+	}
+	return max(len(integer)+exponent-leadingZeros, 1)+max(len(fraction)-exponent, 0) > maxDigits
 }
 
 func join(path, name string) string {
