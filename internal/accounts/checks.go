@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 
 	"github.com/google/uuid"
@@ -12,6 +13,12 @@ import (
 	"github.com/payment-services/accounts/internal/cache"
 	"github.com/payment-services/accounts/internal/errcode"
 )
+
+// contactTypeForm is contact_types_name_form.
+var contactTypeForm = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+
+// reservedTypes are the names that contact_types_identifier_name_fixed keeps for the types that the service knows.
+var reservedTypes = []string{"phone", "email", "second_login", "uuid"}
 
 // The Check methods look for errors in a request that is refused anyway, so that its client learns of all
 // errors at once. They write nothing, and they leave out what only the write function can decide. The
@@ -65,6 +72,38 @@ func (s *Service) CheckContactPatch(ctx context.Context, id uuid.UUID, p Contact
 	}
 	if _, err := s.normalize(contact.Type, *p.Value); err != nil {
 		return []errcode.Field{fieldOf("value", err)}
+	}
+	return nil
+}
+
+// CheckGroupName returns what is wrong with the name of a group to be written; nil is no name.
+func (s *Service) CheckGroupName(name *string) []errcode.Field {
+	if name == nil {
+		return nil
+	}
+	_, err := groupName(*name)
+	return fieldsOf(err)
+}
+
+// CheckContactTypeName returns what is wrong with the name of a contact type to be written; nil is no name.
+func (s *Service) CheckContactTypeName(name *string) []errcode.Field {
+	if name == nil {
+		return nil
+	}
+	canonical, err := contactTypeName(*name)
+	if err == nil && !contactTypeForm.MatchString(canonical) {
+		err = errcode.Invalid(errcode.Field{Field: "name", Code: "invalid_name", Message: "must be 1 to 63 lower-case letters, digits and underscores, a letter first"})
+	}
+	return fieldsOf(err)
+}
+
+// CheckNewContactTypeName returns what is wrong with the name of a contact type to be created.
+func (s *Service) CheckNewContactTypeName(name string) []errcode.Field {
+	if fields := s.CheckContactTypeName(&name); fields != nil {
+		return fields
+	}
+	if slices.Contains(reservedTypes, nameKey(name)) {
+		return []errcode.Field{{Field: "name", Code: "reserved", Message: "phone, email, second_login and uuid are reserved"}}
 	}
 	return nil
 }

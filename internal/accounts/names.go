@@ -63,8 +63,8 @@ func splitGroups(cell string) []string {
 }
 
 // contactTypeName returns the canonical name of a contact type. It has small letters only, so it is its
-// own key: a text that refers to a contact type does so by nameKey. Whether the name has the form of a
-// contact type's name is checked by the database.
+// own key: a text that refers to a contact type does so by nameKey. The database checks the form of the
+// name.
 func contactTypeName(text string) (string, error) {
 	name, err := identifier.ParseName(text)
 	if err != nil {

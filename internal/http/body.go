@@ -50,10 +50,10 @@ const (
 	maxDigits = 40
 )
 
-// Errors of a body as a whole. Nothing else is reported beside them.
+// Errors of a body as a whole. Nothing else about the body is reported beside them.
 var (
 	errTooDeep       = invalidJSON(fmt.Sprintf("must not nest deeper than %d levels", maxDepth))
-	errBodyRequired  = errcode.Invalid(errcode.Field{Field: "body", Code: "required", Message: "this route needs a JSON body"})
+	errBodyRequired  = invalidBody("required", "this route needs a JSON body")
 	errTrailingData  = invalidJSON("must be one JSON document, and nothing may follow it")
 	errTooManyBodies = &errcode.Error{
 		Code: errcode.Overloaded, RetryAfter: time.Second,
@@ -61,8 +61,10 @@ var (
 	}
 )
 
-func invalidJSON(message string) *errcode.Error {
-	return errcode.Invalid(errcode.Field{Field: "body", Code: "invalid_json", Message: message})
+func invalidJSON(message string) *errcode.Error { return invalidBody("invalid_json", message) }
+
+func invalidBody(code, message string) *errcode.Error {
+	return errcode.Invalid(errcode.Field{Field: "body", Code: code, Message: message})
 }
 
 // readBody returns the JSON body of a request, checked against the schema of the route's body type,
@@ -71,7 +73,10 @@ func readBody[T any](in *input) T {
 	var v T
 	data, err := in.readAll()
 	if err == nil {
-		err = in.checkBody(data)
+		before := in.fields
+		if err = in.checkBody(data); err != nil {
+			in.fields = before // errors in a part of the body do not matter any more
+		}
 	}
 	if err != nil {
 		in.fatal = err
@@ -154,9 +159,7 @@ func (in *input) release() {
 // returns an error if the body is cut off or goes on.
 func (in *input) endBody() error {
 	if _, err := io.CopyN(io.Discard, in.r.Body, maxUnreadBytes); err == nil {
-		return in.unreadable(errcode.Invalid(errcode.Field{
-			Field: "body", Code: "trailing_data", Message: "must end after its closing boundary",
-		}))
+		return in.unreadable(invalidBody("trailing_data", "must end after its closing boundary"))
 	} else if err != io.EOF {
 		return in.unreadable(err)
 	}
@@ -173,13 +176,11 @@ func (in *input) unreadable(err error) error {
 	case errcode.Of(err) != errcode.Internal:
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		in.wrong("body", "timeout", "did not arrive in time: "+in.arrivalRule())
+		return invalidBody("timeout", "did not arrive in time: "+in.arrivalRule())
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		in.wrong("body", "truncated", "ended before its Content-Length or its last chunk")
-	default:
-		in.wrong("body", "unreadable", "could not be read to its end")
+		return invalidBody("truncated", "ended before its Content-Length or its last chunk")
 	}
-	return errcode.Invalid(in.fields...)
+	return invalidBody("unreadable", "could not be read to its end")
 }
 
 // arrivalRule describes how fast the body of the route must arrive.
@@ -230,6 +231,9 @@ func (b *steadyBody) moveDeadline() {
 }
 
 func (in *input) checkMediaType() error {
+	if len(in.r.Header["Content-Type"]) > 1 {
+		return errcode.New(errcode.UnsupportedMediaType, "Content-Type must be given once")
+	}
 	wanted := "application/json"
 	mediaType, params, err := mime.ParseMediaType(in.r.Header.Get("Content-Type"))
 	known := mediaType == wanted
@@ -251,8 +255,10 @@ func isUTF8(params map[string]string) bool {
 }
 
 func (in *input) checkContentEncoding() error {
-	if encoding := in.r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return errcode.New(errcode.UnsupportedMediaType, "the body must have no Content-Encoding")
+	for _, encoding := range in.r.Header["Content-Encoding"] {
+		if encoding != "" && !strings.EqualFold(encoding, "identity") {
+			return errcode.New(errcode.UnsupportedMediaType, "the body must have no Content-Encoding")
+		}
 	}
 	return nil
 }
@@ -320,9 +326,7 @@ var anyValue = &huma.Schema{}
 // count: there is an error about the value already.
 func (c *bodyCheck) value(s *huma.Schema) error {
 	if c.values++; c.values > c.maxValues {
-		return errcode.Invalid(errcode.Field{
-			Field: "body", Code: "too_many", Message: fmt.Sprintf("must not have more than %d values", c.maxValues),
-		})
+		return invalidBody("too_many", fmt.Sprintf("must not have more than %d values", c.maxValues))
 	}
 	if c.decoder.StackDepth() > maxDepth {
 		return errTooDeep
@@ -557,7 +561,14 @@ func expandsTooFar(number []byte) bool {
 		number, exponent = number[:i], e
 	}
 	integer, fraction, _ := bytes.Cut(number, []byte("."))
-	return max(len(integer)+exponent, 1)+max(len(fraction)-exponent, 0) > maxDigits
+	leadingZeros := 0
+	for _, digits := range [][]byte{integer, fraction} {
+		significant := bytes.TrimLeft(digits, "0")
+		if leadingZeros += len(digits) - len(significant); len(significant) > 0 {
+			break
+		}
+	}
+	return max(len(integer)+exponent-leadingZeros, 1)+max(len(fraction)-exponent, 0) > maxDigits
 }
 
 func join(path, name string) string {

@@ -136,6 +136,20 @@ func TestBodyIsStrict(t *testing.T) {
 	} {
 		s.call(http.MethodPost, "/accounts/sample", body).ok(http.StatusOK, new(sample))
 	}
+	for number, tooLong := range map[string]bool{
+		"0": false, "-0": false, "-0.0": false, "0e5": false, "1E+39": false, "10e38": false, "10e39": true, "123e-42": true, "0.00001e40": false,
+		"0.001e41": true, "1e+0000000000000000000000000000000000000000000039": false, "1e00000000000000000000000000000000000000000040": true,
+		"-" + strings.Repeat("9", 40): false, "-" + strings.Repeat("9", 41): true, "1." + strings.Repeat("0", 39): false,
+		"1." + strings.Repeat("0", 40): true, "0." + strings.Repeat("0", 38) + "1": false, "0." + strings.Repeat("0", 39) + "1": true,
+		"0e99999": true, "1E-400": true, "1e99999999999999999999": true,
+	} {
+		a := s.call(http.MethodPost, "/accounts/sample", `{`+sampleID+`,"profile":{"a":[[{"b":`+number+`}]]}}`)
+		if tooLong {
+			require.Equal(t, []string{"profile.a[0][0].b invalid_number"}, a.problem(errcode.Validation).faults(), number)
+		} else {
+			a.ok(http.StatusOK, new(sample))
+		}
+	}
 	// The profile is handed on as it was written.
 	const profile = `{"n":1e+39,"s":"\u0001<"}`
 	require.Contains(t, s.call(http.MethodPost, "/accounts/sample", `{`+sampleID+`,"profile":`+profile+`}`).Body.String(), profile)

@@ -102,6 +102,7 @@ func (a *API) getContactType(ctx context.Context, w *response, in *input) error 
 
 func (a *API) createContactType(ctx context.Context, w *response, in *input) error {
 	body := readBody[NewContactType](in)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckNewContactTypeName(body.Name) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -117,6 +118,7 @@ func (a *API) updateContactType(ctx context.Context, w *response, in *input) err
 	id := in.uuid(idParam)
 	versions := in.ifMatch()
 	body := readBody[ContactTypePatch](in)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckContactTypeName(body.Name) })
 	if err := in.err(); err != nil {
 		return err
 	}

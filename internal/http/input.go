@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -32,7 +33,7 @@ type input struct {
 	route  *route
 	query  []queryPair
 	fields []errcode.Field
-	fatal  error // makes the fields uninteresting: too large, not JSON
+	fatal  error // of the body as a whole, such as one that is too large or not JSON
 	held   int64 // bytes of bodyMemory
 }
 
@@ -80,12 +81,16 @@ func splitQuery(raw string) (pairs []queryPair, complete bool) {
 	return pairs, true
 }
 
-// err returns what is wrong with the request. To be asked before anything read is used.
+// err returns what is wrong with the request. Handlers call it before they use what they have read. If
+// it is about fields, it has all of them.
 func (in *input) err() error {
-	if in.fatal != nil {
+	e, ok := errors.AsType[*errcode.Error](in.fatal)
+	switch {
+	case in.fatal != nil && (!ok || e.Fields == nil || in.fields == nil):
 		return in.fatal
-	}
-	if in.fields != nil {
+	case ok:
+		return errcode.Invalid(slices.Concat(e.Fields, in.fields)...)
+	case in.fields != nil:
 		return errcode.Invalid(in.fields...)
 	}
 	return nil

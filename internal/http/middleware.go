@@ -92,6 +92,7 @@ func (a *API) finish(w *response, r *http.Request, start time.Time) {
 	if abort {
 		panic(http.ErrAbortHandler)
 	}
+	w.linger()
 }
 
 func (a *API) log(w *response, r *http.Request, duration time.Duration, stack []byte) {

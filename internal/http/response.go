@@ -23,6 +23,10 @@ const (
 	// lingerTimeout is how long a connection stays open after an answer that closes it: more than a round
 	// trip, in which the client gets the answer and stops sending.
 	lingerTimeout = 500 * time.Millisecond
+	// lingerWindow is how many bytes a client that goes on sending must send within each lingerTimeout.
+	lingerWindow = 64 << 10
+	// maxLinger bounds the time for such a client. 16 MiB at 30 Mbit/s take as long.
+	maxLinger = 5 * time.Second
 )
 
 // response is one answer on its way out, and what the log line will say about it.
@@ -37,6 +41,7 @@ type response struct {
 
 	unread      io.Reader // the request's body, until it was read to its end; nil if it has none
 	waitsToSend bool      // the client sends the body after a 100 Continue only
+	rest        io.Reader // what may still arrive after an answer that closes the connection, or nil
 
 	status int // 0 until the header is written
 	bytes  int64
@@ -66,9 +71,8 @@ func (w *response) Write(p []byte) (int, error) {
 }
 
 // endUnread keeps a body that is not needed from holding the connection. A body that has arrived
-// already is read, and the connection can be used again. Otherwise the answer closes the connection:
-// net/http, which reads on after the answer so that the client can read it before a reset, gets
-// lingerTimeout for that.
+// already is read, and the connection can be used again. Otherwise the answer closes the connection,
+// and linger follows.
 func (w *response) endUnread() {
 	body := w.unread
 	w.unread = nil
@@ -82,6 +86,34 @@ func (w *response) endUnread() {
 	}
 	w.Header().Set("Connection", "close")
 	_ = connection.SetReadDeadline(time.Now().Add(lingerTimeout))
+	if !w.waitsToSend {
+		w.rest = body
+	}
+}
+
+// linger discards what the client still sends after an answer that closes the connection. If the server
+// closed it with unread bytes, TCP would reset it, and a client that reads the answer only after it has
+// sent the whole body would not get the answer. A client that sends too little is not waited for.
+func (w *response) linger() {
+	if w.rest == nil {
+		return
+	}
+	connection := http.NewResponseController(w.ResponseWriter)
+	if connection.Flush() != nil {
+		return
+	}
+	for end := time.Now().Add(maxLinger); time.Now().Before(end); {
+		deadline := time.Now().Add(lingerTimeout)
+		if deadline.After(end) {
+			deadline = end
+		}
+		if connection.SetReadDeadline(deadline) != nil {
+			return
+		}
+		if _, err := io.CopyN(io.Discard, w.rest, lingerWindow); err != nil {
+			return
+		}
+	}
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -75,10 +75,10 @@ func (a *API) uploadUsers(ctx context.Context, w *response, in *input) error {
 	if file != nil {
 		defer file.Close() // it has no name any more, so that this deletes it
 	}
-	if err == nil {
-		err = in.err()
-	}
 	if err != nil {
+		in.fatal = err
+	}
+	if err := in.err(); err != nil {
 		return err
 	}
 	info, err := file.Stat()
@@ -232,9 +232,7 @@ func (in *input) brokenForm(err error) error {
 		err = in.uploadTooLarge()
 	case errcode.Of(err) == errcode.Internal && !errors.Is(err, os.ErrDeadlineExceeded):
 		// A body that ends early looks the same as one that was cut off.
-		err = errcode.Invalid(errcode.Field{
-			Field: "body", Code: "invalid_multipart", Message: "must be multipart/form-data, to its closing boundary",
-		})
+		err = invalidBody("invalid_multipart", "must be multipart/form-data, to its closing boundary")
 	}
 	return in.unreadable(err)
 }

@@ -96,6 +96,7 @@ func (a *API) getGroup(ctx context.Context, w *response, in *input) error {
 
 func (a *API) createGroup(ctx context.Context, w *response, in *input) error {
 	body := readBody[NewGroup](in)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckGroupName(&body.Name) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -111,6 +112,7 @@ func (a *API) updateGroup(ctx context.Context, w *response, in *input) error {
 	id := in.uuid(idParam)
 	versions := in.ifMatch()
 	body := readBody[GroupPatch](in)
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckGroupName(body.Name) })
 	if err := in.err(); err != nil {
 		return err
 	}

@@ -42,6 +42,23 @@ func TestValidation_AllStagesAnswerTogether(t *testing.T) {
 		{"GET", "/accounts/users/by-identifier?identifier=a@&x=1", "", []string{"identifier", "x unknown"}},
 		{"GET", "/accounts/users?cursor=12&limit=0&x=1", "", []string{"cursor invalid_cursor", "limit invalid_integer", "x unknown"}},
 		{"GET", "/accounts/user-group-memberships?group_id=1&cursor=12&limit=0", "", []string{"group_id invalid_uuid", "cursor invalid_cursor", "limit invalid_integer"}},
+		{"POST", "/accounts/user-groups", `{"name":"a,b","zzz":1}`, []string{"name invalid_name", "zzz unknown"}},
+		{"POST", "/accounts/user-groups", `{"name":"\u200b","zzz":1}`, []string{"name invalid_name", "zzz unknown"}},
+		{"POST", "/accounts/user-groups", `{"name":"","name":"a,b"}`, []string{"name too_short", "name duplicate"}},
+		{"PATCH", "/accounts/user-groups/x", `{"name":"a,b"}`, []string{"id invalid_uuid", "name invalid_name"}},
+		{"PATCH", "/accounts/user-groups/" + absentID + "?q=1", `{"name":"\u0007","b":{"c":1e999}}`, []string{"q unknown", "name invalid_name", "b unknown"}},
+		{"POST", "/accounts/contact-types", `{"name":"1x","on_second":"no"}`, []string{"name invalid_name", "on_second unknown"}},
+		{"POST", "/accounts/contact-types", `{"name":"a b"}`, []string{"name invalid_name", "on_second required"}},
+		{"POST", "/accounts/contact-types", `{"name":"UUID","on_second":1}`, []string{"name reserved", "on_second invalid_type"}},
+		{"PATCH", "/accounts/contact-types/x", `{"name":"телефон","on_second":null,"zzz":[]}`,
+			[]string{"id invalid_uuid", "name invalid_name", "on_second null", "zzz unknown"}},
+		// A body that is no JSON, or that has an error as a whole, hides no error of path or query.
+		{"PATCH", "/accounts/users/x?q=1", `{`, []string{"user_id invalid_uuid", "q unknown", "body invalid_json"}},
+		{"PATCH", "/accounts/users/x", ` `, []string{"user_id invalid_uuid", "body required"}},
+		{"PATCH", "/accounts/users/x?q=1", `{"zzz":1,"profile":` + strings.Repeat("[", 65) + strings.Repeat("]", 65) + `}`,
+			[]string{"user_id invalid_uuid", "q unknown", "body invalid_json"}},
+		{"POST", "/accounts/users/bulk?on_conflict=x&dry_run=1", `[`, []string{"on_conflict unknown", "dry_run invalid_boolean", "body invalid_json"}},
+		{"POST", "/accounts/users/lookup?q=1", `{"identifiers":[` + strings.Repeat("1,", maxValues) + `1]}`, []string{"q unknown", "body too_many"}},
 	} {
 		got := s.call(test.method, test.path, test.body).problem(errcode.Validation).faults()
 		require.Len(t, got, len(test.want), "%s %.200s: %v", test.path, test.body, got)
@@ -52,6 +69,26 @@ func TestValidation_AllStagesAnswerTogether(t *testing.T) {
 			}
 			require.True(t, found, "%s %.200s: %v has no %s", test.path, test.body, got, want)
 		}
+	}
+	// Headers too.
+	got := s.call(http.MethodPatch, "/accounts/users/x?q=1", `{`, "If-Match", "x", "If-None-Match", "*").problem(errcode.Validation).faults()
+	require.ElementsMatch(t, []string{
+		"q unknown", "user_id invalid_uuid", "If-Match invalid_etag", "If-None-Match unsupported", "body invalid_json",
+	}, got)
+	// Forms too.
+	const upload = "/accounts/users/bulk/upload?on_conflict=x&q=1"
+	part := func(name, file string) string {
+		return "--x\r\nContent-Disposition: form-data; name=\"" + name + "\"; filename=\"" + file + "\"\r\n\r\nphone\r\n"
+	}
+	for body, want := range map[string][]string{
+		part("file", "a.exe") + part("zzz", "a.csv") + "--x--\r\n":  {"file unknown_extension", "zzz unknown"},
+		part("file", "a.csv") + part("file", "b.csv") + "--x--\r\n": {"file repeated"},
+		part("zzz", "a.csv") + "--x--\r\n":                          {"zzz unknown", "file required"},
+		part("file", "a.exe"):                                       {"body invalid_multipart"},
+		"nothing":                                                   {"body invalid_multipart"},
+	} {
+		got := s.call(http.MethodPost, upload, body, "Content-Type", "multipart/form-data; boundary=x").problem(errcode.Validation).faults()
+		require.ElementsMatch(t, append(want, "on_conflict unknown", "q unknown"), got, body)
 	}
 	// Without another error the code of a malformed login stays what it is.
 	s.call(http.MethodPost, "/accounts/users", `{"contacts":[{"type":"second_login","value":"a@b"}]}`).problem(errcode.InvalidSecondLogin)
