@@ -26,7 +26,6 @@ SET LOCAL idle_in_transaction_session_timeout = 0;
 SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = '1min';
 SET LOCAL search_path = pg_catalog, pg_temp;
-SET LOCAL SESSION AUTHORIZATION DEFAULT;
 SET LOCAL ROLE NONE;
 SET LOCAL client_encoding = 'UTF8';
 SET LOCAL plpgsql.extra_errors = 'none';
@@ -125,7 +124,7 @@ BEGIN
     -- accounts_stats reads the statements of all databases; accounts_owner had pg_read_all_stats from
     -- an earlier version of this script.
     FOR v_login IN
-        SELECT m.roleid::regrole AS role, m.member::regrole AS member
+        SELECT m.roleid::regrole AS role, m.member::regrole AS member, m.grantor::regrole AS grantor
           FROM pg_auth_members AS m
          WHERE m.roleid = 'accounts_stats'::regrole
             OR m.member IN ('accounts_owner'::regrole, 'accounts_read'::regrole,
@@ -133,7 +132,10 @@ BEGIN
             OR m.member = 'accounts_stats'::regrole AND m.roleid <> 'pg_read_all_stats'::regrole
     LOOP
         -- Dynamic because the names of roles are no parameters; regrole quotes them.
-        EXECUTE format('REVOKE %s FROM %s', v_login.role, v_login.member);
+        EXECUTE format('REVOKE %s FROM %s', v_login.role, v_login.member)
+            || CASE WHEN current_setting('server_version_num')::integer >= 160000
+                    -- From there on each grantor has a grant.
+                    THEN format(' GRANTED BY %s CASCADE', v_login.grantor) ELSE '' END;
     END LOOP;
     -- Databases that were created before PostgreSQL 15 let every role create objects here.
     IF to_regnamespace('public') IS NOT NULL THEN

@@ -66,7 +66,7 @@ func BootstrapSQL() string { return bootstrapSQL }
 func Bootstrap(ctx context.Context, conn *pgx.Conn, p Passwords) error {
 	// The server would write the parameters of set_config, the passwords, to its log. The owner of the
 	// database may have set another role for all who connect.
-	if _, err := conn.PgConn().Exec(ctx, "SET SESSION AUTHORIZATION DEFAULT; SET ROLE NONE; SET log_statement = none; SET log_min_duration_statement = -1; "+
+	if _, err := conn.PgConn().Exec(ctx, "SET ROLE NONE; SET log_statement = none; SET log_min_duration_statement = -1; "+
 		"SET log_min_duration_sample = -1; SET log_transaction_sample_rate = 0; SET log_parameter_max_length_on_error = 0").ReadAll(); err != nil {
 		return fmt.Errorf("bootstrap: keep passwords out of the server's log: %w", err)
 	}

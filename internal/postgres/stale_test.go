@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -124,6 +125,35 @@ func TestStaleStatementsAreReplaced(t *testing.T) {
 				_, err = replica.Read(t.Context(), AdmitAny, listGroups(&names))
 				require.NoError(t, err)
 			}
+		})
+	}
+}
+
+// Behind PgBouncer in transaction mode, the connection string turns prepared statements off
+// (docs/operations.md). Every statement of the service must work without them.
+func TestCacheDescribe_PreparesNoStatements(t *testing.T) {
+	t.Parallel()
+	const mode = "&default_query_exec_mode=cache_describe"
+	d := pgtest.Shared(t)
+	primary, replica := openPrimary(t, d.WriteURL+mode), openReplica(t, d.PrimaryReadURL+mode)
+	var names []string
+	for i := range 2 * poolSize {
+		require.NoError(t, primary.Write(t.Context(), createGroup(fmt.Sprint("group ", i))))
+		user := newUser(t, primary)
+		require.NoError(t, primary.Write(t.Context(), patch(user.ID, `{"a": 1}`)))
+		_, err := replica.Read(t.Context(), AdmitAny, listGroups(&names))
+		require.NoError(t, err)
+		require.Len(t, names, i+1)
+		require.NoError(t, primary.InTx(t.Context(), func(ctx context.Context, q write.Querier) error {
+			_, err := q.ClaimCacheOutboxV1(ctx, 0, 10)
+			return err
+		}))
+	}
+	for _, p := range []*pool{primary.pool, replica.pool} {
+		onEveryConnection(t, p, func(conn *pgx.Conn) {
+			var n int
+			require.NoError(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_prepared_statements WHERE name <> ''", pgx.QueryExecModeSimpleProtocol).Scan(&n))
+			require.Zero(t, n)
 		})
 	}
 }
