@@ -21,13 +21,26 @@
 -- script runs with a search_path that only superusers can write to, and depends on no setting that
 -- the owner of a database can change.
 
-BEGIN READ WRITE;
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+SET LOCAL statement_timeout = 0;
+SET LOCAL lock_timeout = '1min';
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL ROLE NONE;
-SET LOCAL statement_timeout = 0;
+SET LOCAL client_encoding = 'UTF8';
+SET LOCAL plpgsql.extra_errors = 'none';
+SET LOCAL plpgsql.extra_warnings = 'none';
 SET LOCAL password_encryption = 'scram-sha-256';
 SET LOCAL transform_null_equals = off;
 SET LOCAL check_function_bodies = on;
+-- No log and no view may contain a password: pg_stat_statements.track = all and the context of an
+-- error contain statements inside a DO.
+SET LOCAL log_statement = 'none';
+SET LOCAL log_min_duration_statement = -1;
+SET LOCAL log_min_duration_sample = -1;
+SET LOCAL log_transaction_sample_rate = 0;
+SET LOCAL log_error_verbosity = 'terse';
+SET LOCAL pg_stat_statements.track = 'none';
 
 -- Roles are shared by all databases, and so is the lock on their catalog: two bootstraps at once,
 -- even of two databases, run one after the other instead of failing on each other's rows.
@@ -107,8 +120,26 @@ BEGIN
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO accounts_owner', v_function);
     END LOOP;
 
-    IF pg_has_role('accounts_owner', 'pg_read_all_stats', 'MEMBER') THEN
-        REVOKE pg_read_all_stats FROM accounts_owner; -- an earlier version of this script granted it
+    -- Roles may have existed before, with memberships that other roles must not have through them:
+    -- accounts_stats reads the statements of all databases; accounts_owner had pg_read_all_stats from
+    -- an earlier version of this script.
+    FOR v_login IN
+        SELECT m.roleid::regrole AS role, m.member::regrole AS member, m.grantor::regrole AS grantor
+          FROM pg_auth_members AS m
+         WHERE m.roleid = 'accounts_stats'::regrole
+            OR m.member IN ('accounts_owner'::regrole, 'accounts_read'::regrole,
+                            'accounts_write'::regrole)
+            OR m.member = 'accounts_stats'::regrole AND m.roleid <> 'pg_read_all_stats'::regrole
+    LOOP
+        -- Dynamic because the names of roles are no parameters; regrole quotes them.
+        EXECUTE format('REVOKE %s FROM %s', v_login.role, v_login.member)
+            || CASE WHEN current_setting('server_version_num')::integer >= 160000
+                    -- From there on each grantor has a grant.
+                    THEN format(' GRANTED BY %s CASCADE', v_login.grantor) ELSE '' END;
+    END LOOP;
+    -- Databases that were created before PostgreSQL 15 let every role create objects here.
+    IF to_regnamespace('public') IS NOT NULL THEN
+        REVOKE CREATE ON SCHEMA public FROM PUBLIC;
     END IF;
 
     ALTER ROLE accounts_writer SET statement_timeout = '60s';
@@ -136,9 +167,6 @@ ALTER ROLE accounts_reader SET default_transaction_read_only = on;
 -- The service asks for shorter limits itself; these are for people who log in with psql.
 ALTER ROLE accounts_reader SET statement_timeout = '15s';
 ALTER ROLE accounts_reader SET idle_in_transaction_session_timeout = '30s';
-
--- Databases that were created before PostgreSQL 15 let every role create objects here.
-REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 -- The timeline that a standby receives is visible to members of pg_read_all_stats only, and that
 -- role also reads the statements of all databases. So one function has it, not a role that logs in.

@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -44,7 +45,12 @@ func TestBootstrap_InAHostileDatabase(t *testing.T) {
 			"default_transaction_read_only = on", "password_encryption = 'md5'", "transform_null_equals = on",
 			"standard_conforming_strings = off", "check_function_bodies = off", "quote_all_identifiers = on",
 		}},
-		"role": {nil, []string{"role = accounts_owner"}},
+		"role":    {nil, []string{"role = accounts_owner"}},
+		"session": {nil, []string{"session_authorization = accounts_owner"}},
+		"limits": {nil, []string{"lock_timeout = 1", "idle_in_transaction_session_timeout = 1", "row_security = off",
+			"default_transaction_isolation = 'serializable'", "default_transaction_deferrable = on"}},
+		"text": {nil, []string{"client_encoding = 'LATIN1'", "DateStyle = 'German'", "bytea_output = 'escape'", "xmloption = 'document'",
+			"array_nulls = off", "extra_float_digits = -15", "escape_string_warning = off"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -159,6 +165,53 @@ func TestBootstrap_Refuses(t *testing.T) {
 	require.ErrorContains(t, again(), "the schema accounts_stats was not created by a superuser")
 	execute(t, migrator, "DROP SCHEMA accounts_stats")
 	require.NoError(t, again())
+}
+
+// A role may have been created, and granted, before bootstrap.sql is run; and a schema may be gone.
+func TestBootstrap_RemovesForeignMemberships(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Private(t)
+	super := connect(t, s.SuperURL)
+	execute(t, super, "CREATE TABLE public.trapped (name text)") // of privileges
+	before := privileges(t, super)
+	for _, grant := range []string{
+		"CREATE ROLE stranger", "GRANT accounts_stats TO stranger", "GRANT accounts_stats TO accounts_migrator WITH ADMIN OPTION",
+		"GRANT pg_read_all_stats TO accounts_owner", "GRANT pg_read_server_files TO accounts_read", "GRANT accounts_owner TO accounts_write",
+		"GRANT pg_write_all_data TO accounts_stats", "ALTER ROLE accounts_read LOGIN CREATEROLE", "ALTER ROLE accounts_stats LOGIN SUPERUSER",
+	} {
+		execute(t, super, grant)
+	}
+	require.NoError(t, db.Bootstrap(t.Context(), connect(t, s.SuperURL), db.Passwords{}))
+	require.Equal(t, before, privileges(t, super))
+
+	execute(t, connect(t, s.MigrateURL), "DROP SCHEMA public CASCADE") // the owner of the database may
+	require.NoError(t, db.Bootstrap(t.Context(), connect(t, s.SuperURL), db.Passwords{}))
+}
+
+func TestBootstrap_PasswordsAreNotLogged(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Private(t)
+	super := connect(t, s.SuperURL)
+	for _, setting := range []string{
+		"log_statement = 'all'", "log_min_duration_statement = 0", "log_error_verbosity = 'verbose'", "log_min_error_statement = 'debug5'",
+		"log_min_messages = 'debug1'", "log_parameter_max_length_on_error = -1", "log_transaction_sample_rate = 1",
+	} {
+		execute(t, super, "ALTER SYSTEM SET "+setting)
+	}
+	execute(t, super, "SELECT pg_reload_conf()")
+	conn := connect(t, s.SuperURL)
+	require.Equal(t, "all", value[string](t, conn, "SHOW log_statement"))
+	execute(t, conn, "SELECT 'before the bootstrap'")
+	require.NoError(t, db.Bootstrap(t.Context(), conn, db.Passwords{Migrator: "secret-of-migrator", Reader: "secret-of-reader", Writer: "secret-of-writer"}))
+	require.Equal(t, "all", value[string](t, conn, "SHOW log_statement"), "the settings are as before")
+	require.Empty(t, value[string](t, conn, "SELECT current_setting('accounts.migrator_password')"))
+	execute(t, conn, "SELECT 'after the bootstrap'")
+
+	log, err := os.ReadFile(value[string](t, super, "SHOW data_directory") + ".log")
+	require.NoError(t, err)
+	require.Contains(t, string(log), "before the bootstrap")
+	require.Contains(t, string(log), "after the bootstrap")
+	require.NotContains(t, string(log), "secret-of-")
 }
 
 // The owner learns the received timeline and nothing else that pg_read_all_stats shows.

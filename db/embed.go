@@ -64,6 +64,12 @@ func BootstrapSQL() string { return bootstrapSQL }
 // Bootstrap runs bootstrap.sql on conn, which is a superuser's connection to the database that the
 // service will use. It is idempotent, and concurrent calls wait for one another.
 func Bootstrap(ctx context.Context, conn *pgx.Conn, p Passwords) error {
+	// The server would write the parameters of set_config, the passwords, to its log. The owner of the
+	// database may have set another role for all who connect.
+	if _, err := conn.PgConn().Exec(ctx, "SET ROLE NONE; SET log_statement = none; SET log_min_duration_statement = -1; "+
+		"SET log_min_duration_sample = -1; SET log_transaction_sample_rate = 0; SET log_parameter_max_length_on_error = 0").ReadAll(); err != nil {
+		return fmt.Errorf("bootstrap: keep passwords out of the server's log: %w", err)
+	}
 	for name, password := range map[string]string{
 		"migrator": p.Migrator, "reader": p.Reader, "writer": p.Writer,
 	} {
@@ -72,8 +78,12 @@ func Bootstrap(ctx context.Context, conn *pgx.Conn, p Passwords) error {
 			return fmt.Errorf("bootstrap: set the password of accounts_%s: %w", name, err)
 		}
 	}
-	// The simple protocol runs the whole file, as psql would.
-	if _, err := conn.PgConn().Exec(ctx, bootstrapSQL).ReadAll(); err != nil {
+	// The simple protocol runs the whole file, as psql would. Its COMMIT is followed by the settings from
+	// before this call.
+	if _, err := conn.PgConn().Exec(ctx, bootstrapSQL+"\n"+
+		"RESET accounts.migrator_password; RESET accounts.reader_password; RESET accounts.writer_password; "+
+		"RESET log_statement; RESET log_min_duration_statement; RESET log_min_duration_sample; "+
+		"RESET log_transaction_sample_rate; RESET log_parameter_max_length_on_error").ReadAll(); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	return nil

@@ -77,6 +77,29 @@ func TestContactLimits(t *testing.T) {
 	requireState(t, err, limitReached, "", limit("active_contacts", 100))
 }
 
+// A change from or to allow is copied to every contact of the type, while additions of the type wait.
+func TestContactLimits_ChangeOfSingle(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	fax := a.createType("fax", "allow")
+	change := func(onSecond string) error {
+		_, err := a.write.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: fax.ID, OnSecond: &onSecond})
+		return err
+	}
+	for range 2 {
+		a.fill(a.createUser(nil).ID, "fax", 1000, false)
+	}
+	require.NoError(t, change("reject"), "2,000 contacts")
+	require.NoError(t, change("allow"))
+	a.fill(a.createUser(nil).ID, "fax", 1, false)
+	for _, onSecond := range []string{"replace", "reject"} {
+		requireState(t, change(onSecond), limitReached, "", limit("contacts_of_type", 2000))
+	}
+	require.NoError(t, change("allow"), "nothing changes")
+	_, err := a.write.UpdateContactTypeV1(t.Context(), write.UpdateContactTypeV1Params{ContactTypeID: fax.ID, Name: ptr("telefax")})
+	require.NoError(t, err, "a name is not copied")
+}
+
 func TestContactLimits_TwoAtOnce(t *testing.T) {
 	t.Parallel()
 	a := open(t)

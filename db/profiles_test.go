@@ -129,6 +129,25 @@ func TestMergePatch_TimeGrowsWithTheSize(t *testing.T) {
 	require.Less(t, many, 30*few+100*time.Millisecond, "8 times as many keys; in quadratic time it would be 64 times as long")
 }
 
+// Each object of a patch that nests cost a recursive call, which took 12 times as long as a member.
+func TestMergePatch_TimeOfObjectsThatNest(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	took := func(sql string) time.Duration {
+		best := time.Hour
+		for range 3 { // the shortest: other tests run beside this one
+			started := time.Now()
+			require.EqualValues(t, 80, value[int](t, a.super, "WITH p AS MATERIALIZED ("+sql+`)
+				SELECT (SELECT count(*) FROM jsonb_object_keys(accounts.merge_patch_v1('{}', p.patch))) FROM p`))
+			best = min(best, time.Since(started))
+		}
+		return best
+	}
+	flat := took(`SELECT jsonb_object_agg(i, (SELECT jsonb_object_agg(k, '{}'::jsonb) FROM generate_series(1, 30) AS k)) AS patch FROM generate_series(1, 80) AS i`)
+	nest := took(`SELECT jsonb_object_agg(i, '` + nested(`{"":`, "}", 31) + `'::jsonb) AS patch FROM generate_series(1, 80) AS i`)
+	require.Less(t, nest, 5*flat+100*time.Millisecond, "as many objects, 30 levels deep")
+}
+
 func TestUpdateUser_RefusesAPatchThatNeverFits(t *testing.T) {
 	t.Parallel()
 	a := open(t)
@@ -137,8 +156,17 @@ func TestUpdateUser_RefusesAPatchThatNeverFits(t *testing.T) {
 	for i := range 20_000 {
 		fmt.Fprintf(&patch, `,"key %d":null`, i)
 	}
-	_, err := a.write.UpdateUserV1(t.Context(), write.UpdateUserV1Params{UserID: u.ID, ProfilePatch: json.RawMessage("{" + patch.String()[1:] + "}")})
-	requireState(t, err, check, "users_profile_size", "")
+	for name, patch := range map[string]string{
+		"members that are null": "{" + patch.String()[1:] + "}",
+		"objects":               `{"` + strings.Repeat(`a":{},"`, 3000) + `":{"x":{"` + strings.Repeat("k", 20_000) + `":{}}}}`,
+		"a text":                `{"a":"` + strings.Repeat("x", 16_385) + `"}`,
+		"a list":                `{"a":[` + strings.Repeat("[],", 6000) + `1]}`,
+		"nulls and a text":      `{"b":null,"a":{"c":null,"d":"` + strings.Repeat("x", 16_385) + `"}}`,
+	} {
+		_, err := a.write.UpdateUserV1(t.Context(), write.UpdateUserV1Params{UserID: u.ID, ProfilePatch: json.RawMessage(patch)})
+		requireState(t, err, check, "users_profile_size", "")
+		require.ErrorContains(t, err, "larger than any that fits", name) // not the CHECK: nothing was merged
+	}
 }
 
 // nested is an object of this depth; {} has depth 1.

@@ -17,7 +17,7 @@ $function$;
 
 COMMENT ON FUNCTION accounts.check_limit_v1(text,bigint,bigint) IS
     'Internal: UA004 if p_count rows are more than p_maximum. p_limit (active_contacts, contacts, '
-    'contact_types, user_groups) tells the service which limit it is. The caller holds a lock '
-    'that keeps the count from changing.';
+    'contacts_of_type, contact_types, user_groups) tells the service which limit it is. The '
+    'caller holds a lock that keeps the count from changing.';
 
 -- Internal: granted to nobody.

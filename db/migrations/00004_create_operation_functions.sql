@@ -132,8 +132,8 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION accounts.check_limit_v1(text, bigint, bigint) IS
     'Internal: UA004 if p_count rows are more than p_maximum. p_limit (active_contacts, contacts, '
-    'contact_types, user_groups) tells the service which limit it is. The caller holds a lock that '
-    'keeps the count from changing.';
+    'contacts_of_type, contact_types, user_groups) tells the service which limit it is. The caller '
+    'holds a lock that keeps the count from changing.';
 
 -- +goose StatementBegin
 CREATE FUNCTION accounts.claim_cache_outbox_v1(

@@ -239,7 +239,11 @@ DECLARE
 BEGIN
     PERFORM accounts.require_version_v1(v_user.version, p_expected_versions);
 
-    IF pg_column_size(p_profile_patch) > 131072 THEN
+    -- The result has every member of the patch that is not null, so what is too large can be refused
+    -- before it is merged. The first limit bounds the members that are null.
+    IF pg_column_size(p_profile_patch) > 131072
+        OR octet_length(jsonb_strip_nulls(p_profile_patch)::text) > 16384
+    THEN
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation',
             MESSAGE = 'the merge patch is larger than any that fits',
@@ -277,7 +281,7 @@ COMMENT ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint[]) IS
     'is. With p_expected_versions not NULL the user must have one of these versions. A patch that '
     'changes nothing raises no version and touches nothing. UA001 no such user, UA003 another '
     'version (DETAIL has the current one), CHECKs for the profile, users_profile_size also for a '
-    'patch of more than 128 KiB in binary form. Locks the user. May be repeated unless a version is '
+    'patch of more than 128 KiB in binary form, or whose members that are not null are too large. Locks the user. May be repeated unless a version is '
     'expected.';
 GRANT EXECUTE ON FUNCTION accounts.update_user_v1(uuid, jsonb, boolean, bigint[])
     TO accounts_write;

@@ -159,6 +159,16 @@ BEGIN
     v_new.name := coalesce(p_name, v_old.name);
     v_new.on_second := coalesce(p_on_second, v_old.on_second);
     IF (v_new.name, v_new.on_second) IS DISTINCT FROM (v_old.name, v_old.on_second) THEN
+        IF (v_new.on_second <> 'allow') <> v_old.single THEN
+            -- The foreign key copies single to all contacts of the type, while new ones wait.
+            PERFORM accounts.check_limit_v1(
+                'contacts_of_type', 2000,
+                (SELECT count(*)
+                   FROM (SELECT
+                           FROM accounts.user_contacts AS c
+                          WHERE c.contact_type_id = p_contact_type_id
+                          LIMIT 2001) AS l));
+        END IF;
         UPDATE accounts.contact_types AS t
            SET name = v_new.name,
                on_second = v_new.on_second,
@@ -180,8 +190,8 @@ $$;
 COMMENT ON FUNCTION accounts.update_contact_type_v1(uuid, text, text, bigint[]) IS
     'Renames a contact type or changes on_second; NULL leaves a part as it is. From allow to '
     'another on_second it is 23505 user_contacts_single_active_key while a user has two active '
-    'contacts of the type. A change of on_second rewrites all contacts of the type if single '
-    'changes. With p_expected_versions not NULL the type must have one of these versions '
+    'contacts of the type. A change from or to allow rewrites all contacts of the type: UA004 if '
+    'there are more than 2,000, deactivated ones included (limit contacts_of_type). With p_expected_versions not NULL the type must have one of these versions '
     '(updated_at in microseconds). UA001, UA003 another version (DETAIL has the current one), '
     '23505 contact_types_name_key; CHECKs, contact_types_identifier_name_fixed among them. Locks '
     'the type against new contacts. May be repeated unless a version is expected.';

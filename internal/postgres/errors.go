@@ -86,10 +86,11 @@ var violations = map[string]violation{
 
 // limits are the messages of the limits that check_limit_v1 reports.
 var limits = map[string]string{
-	"active_contacts": "a user has at most 100 active contacts; deactivate one first",
-	"contacts":        "a user has at most 1,000 contacts, deactivated ones included; change the value of an existing contact instead",
-	"contact_types":   "there are at most 100 contact types; rename one that is not used",
-	"user_groups":     "there are at most 1,000 groups; rename one that is not used",
+	"active_contacts":  "a user has at most 100 active contacts; deactivate one first",
+	"contacts":         "a user has at most 1,000 contacts, deactivated ones included; change the value of an existing contact instead",
+	"contacts_of_type": "more than 2,000 contacts have this type, so on_second cannot change from or to allow here; see docs/operations.md",
+	"contact_types":    "there are at most 100 contact types; rename one that is not used",
+	"user_groups":      "there are at most 1,000 groups; rename one that is not used",
 }
 
 // messages of the field codes that functions report by themselves.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -78,18 +79,19 @@ func TestStaleStatementsAreReplaced(t *testing.T) {
 				LANGUAGE sql STABLE SECURITY DEFINER AS
 					'SELECT id, name::varchar, created_at, updated_at FROM accounts.user_groups ORDER BY name';
 				GRANT EXECUTE ON FUNCTION accounts.list_user_groups_v1() TO accounts_read, accounts_write;
-				DROP FUNCTION accounts.create_user_group_v1(text);
+				DROP FUNCTION accounts.create_user_group_v1(text, text);
 				ALTER TABLE accounts.user_group_write_v1 ALTER COLUMN name TYPE varchar;
-				CREATE FUNCTION accounts.create_user_group_v1(p_name text) RETURNS SETOF accounts.user_group_write_v1
+				CREATE FUNCTION accounts.create_user_group_v1(p_name text, p_name_key text) RETURNS SETOF accounts.user_group_write_v1
 				LANGUAGE sql SECURITY DEFINER AS
-					'INSERT INTO accounts.user_groups (name) VALUES (p_name)
+					'INSERT INTO accounts.user_groups (name, name_key) VALUES (p_name, p_name_key)
 					 RETURNING id, name::varchar, created_at, updated_at, ''{}''::text[], 1::bigint';
-				GRANT EXECUTE ON FUNCTION accounts.create_user_group_v1(text) TO accounts_write`)
+				GRANT EXECUTE ON FUNCTION accounts.create_user_group_v1(text, text) TO accounts_write`)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := pgtest.Shared(t)
+			d.RemoveOracle("a write function is replaced by one that writes no outbox row")
 			super := superuser(t, d)
 			primary, replica := openPrimary(t, d.WriteURL), openReplica(t, d.PrimaryReadURL)
 			list := listGroups(new([]string))
@@ -123,6 +125,35 @@ func TestStaleStatementsAreReplaced(t *testing.T) {
 				_, err = replica.Read(t.Context(), AdmitAny, listGroups(&names))
 				require.NoError(t, err)
 			}
+		})
+	}
+}
+
+// Behind PgBouncer in transaction mode, the connection string turns prepared statements off
+// (docs/operations.md). Every statement of the service must work without them.
+func TestCacheDescribe_PreparesNoStatements(t *testing.T) {
+	t.Parallel()
+	const mode = "&default_query_exec_mode=cache_describe"
+	d := pgtest.Shared(t)
+	primary, replica := openPrimary(t, d.WriteURL+mode), openReplica(t, d.PrimaryReadURL+mode)
+	var names []string
+	for i := range 2 * poolSize {
+		require.NoError(t, primary.Write(t.Context(), createGroup(fmt.Sprint("group ", i))))
+		user := newUser(t, primary)
+		require.NoError(t, primary.Write(t.Context(), patch(user.ID, `{"a": 1}`)))
+		_, err := replica.Read(t.Context(), AdmitAny, listGroups(&names))
+		require.NoError(t, err)
+		require.Len(t, names, i+1)
+		require.NoError(t, primary.InTx(t.Context(), func(ctx context.Context, q write.Querier) error {
+			_, err := q.ClaimCacheOutboxV1(ctx, 0, 10)
+			return err
+		}))
+	}
+	for _, p := range []*pool{primary.pool, replica.pool} {
+		onEveryConnection(t, p, func(conn *pgx.Conn) {
+			var n int
+			require.NoError(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_prepared_statements WHERE name <> ''", pgx.QueryExecModeSimpleProtocol).Scan(&n))
+			require.Zero(t, n)
 		})
 	}
 }

@@ -290,7 +290,7 @@ func TestWrite_StatementEndsBeforeTheDeadline(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(p.Close)
 	user := newUser(t, p)
-	execute(t, super, `CREATE OR REPLACE FUNCTION accounts.create_user_group_v1(p_name text)
+	execute(t, super, `CREATE OR REPLACE FUNCTION accounts.create_user_group_v1(p_name text, p_name_key text)
 		RETURNS SETOF accounts.user_group_write_v1 LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN PERFORM pg_sleep(20); END $$`)
 	tx := lockUser(t, superuser(t, d), user.ID)
 	first := inBackground(func() error { return p.Write(t.Context(), patch(user.ID, `{"a": 1}`)) })

@@ -84,8 +84,8 @@ func Fill(ctx context.Context, conn *pgx.Conn, users int) error {
 		   FROM generate_series(1, $1::int) AS n CROSS JOIN LATERAL unnest(ARRAY[0, 1 + n % ` + fmt.Sprint(Groups-1) + `]) AS g`,
 		`INSERT INTO accounts.import_jobs (id, phase, on_conflict, dry_run, total, done, existing, finished_at)
 		 SELECT ` + sqlID(2, "0") + `, 'done', 'skip', false, ` + fmt.Sprint(ImportRows) + `, ` + fmt.Sprint(ImportRows) + `, ` + fmt.Sprint(ImportRows) + `, now()`,
-		`INSERT INTO accounts.import_rows (job_id, row_no, phone, user_groups, normalized, status, user_id)
-		 SELECT ` + sqlID(2, "0") + `, n, 'x', '{}', '+7' || 9000000000 + n, 'exists', ` + sqlID(0, "n") + `
+		`INSERT INTO accounts.import_rows (job_id, row_no, phone, user_groups, group_keys, normalized, status, user_id)
+		 SELECT ` + sqlID(2, "0") + `, n, 'x', '{}', '{}', '+7' || 9000000000 + n, 'exists', ` + sqlID(0, "n") + `
 		   FROM generate_series(1, ` + fmt.Sprint(ImportRows) + `) AS n`,
 		"COMMIT",
 		"VACUUM (ANALYZE) accounts.users, accounts.user_contacts, accounts.user_groups, accounts.user_group_memberships, " +
