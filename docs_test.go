@@ -1,6 +1,7 @@
 package accounts_test
 
 import (
+	"encoding/json"
 	"net/url"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/db"
 )
 
 var (
@@ -288,6 +291,106 @@ func TestDocs_ReadmeListsEveryDefault(t *testing.T) {
 		columns := strings.Split(row, " | ")
 		require.Len(t, columns, 3, match[1])
 		require.Contains(t, columns[1], match[2], match[1])
+	}
+}
+
+// The table of routes in README abbreviates: … stands for any rest, and {id} for any parameter.
+func TestDocs_ReadmeListsEveryRoute(t *testing.T) {
+	t.Parallel()
+	var document struct{ Paths map[string]map[string]any }
+	require.NoError(t, json.Unmarshal([]byte(readFile(t, "test/openapi/openapi.json")), &document))
+	parameter := regexp.MustCompile(`\{[a-z_]+\}`)
+	_, section, _ := strings.Cut(readFile(t, "README.md"), "\n## The API\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	exact, prefixes := []string{"/docs"}, []string{}
+	for line := range strings.Lines(section) {
+		first, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " |")
+		last := ""
+		for _, span := range codeSpan.FindAllString(first, -1) {
+			if !strings.HasPrefix(line, "| `") || !strings.Contains(span, "/") {
+				continue
+			}
+			fields := strings.Fields(strings.Trim(span, "`"))
+			name, _, _ := strings.Cut(parameter.ReplaceAllString(fields[len(fields)-1], "{}"), "?")
+			if rest, found := strings.CutPrefix(name, "…"); found {
+				name = last + strings.TrimPrefix(rest, "/bulk") // …/bulk/upload follows /accounts/users/bulk
+			}
+			if last = name; strings.HasSuffix(name, "…") {
+				prefixes = append(prefixes, strings.TrimSuffix(name, "…"))
+			} else {
+				exact = append(exact, name)
+			}
+		}
+	}
+	paths := []string{"/docs"}
+	for name := range document.Paths {
+		name = parameter.ReplaceAllString(name, "{}")
+		paths = append(paths, name)
+		listed := slices.Contains(exact, name) || slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+		require.True(t, listed, "README does not list %s", name)
+	}
+	for _, name := range exact {
+		require.Contains(t, paths, name)
+	}
+	for _, prefix := range prefixes {
+		require.True(t, slices.ContainsFunc(paths, func(name string) bool { return strings.HasPrefix(name, prefix) }), prefix)
+	}
+}
+
+// What operations.md shows as printed by this project is what the code prints.
+func TestDocs_OperationsShowsRealOutput(t *testing.T) {
+	t.Parallel()
+	blocks := strings.Join(codeBlock.FindAllString(readFile(t, "docs/operations.md"), -1), "\n")
+	require.Contains(t, blocks, "\nserver: migrate: "+db.ErrReadOnly.Error()+"\n")
+	script := readFile(t, "scripts/cluster")
+	for _, line := range []string{
+		"There is no list of members. The nodes say of themselves:", "HAProxy sends", "Readiness", "both nodes are new",
+	} {
+		require.Contains(t, blocks, "\n"+line+"\n")
+		require.Contains(t, script, "echo '"+line+"'")
+	}
+	require.Regexp(t, `\npg-node-[12] is the primary, pg-node-[12] its replica\n`, blocks)
+	require.Contains(t, script, `echo "$to is the primary, $from its replica"`)
+	require.Regexp(t, `\npg-node-[12] is a fresh copy of pg-node-[12]\n`, blocks)
+	require.Contains(t, script, `echo "$node is a fresh copy of $from"`)
+	require.Contains(t, blocks, "\nconfigure: replication is sync\n")
+	require.Contains(t, readFile(t, "deploy/patroni/configure"), "replication is ")
+}
+
+func TestDocs_MetricsExist(t *testing.T) {
+	t.Parallel()
+	var code strings.Builder
+	for _, pattern := range []string{"internal/*/*.go", "cmd/server/*.go"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		for _, file := range files {
+			if !strings.HasSuffix(file, "_test.go") {
+				code.WriteString(readFile(t, file))
+			}
+		}
+	}
+	named := 0
+	for _, file := range markdown(t) {
+		for _, match := range regexp.MustCompile(`\baccounts_(?:http|cache|pool)_[a-z_]*[a-z]\b`).FindAllString(readFile(t, file), -1) {
+			named++
+			name := regexp.MustCompile(`_(?:count|sum|bucket)$`).ReplaceAllString(match, "")
+			whole := strings.Contains(code.String(), `"`+name+`"`)
+			require.True(t, whole || strings.Contains(code.String(), `"`+strings.TrimPrefix(name, "accounts_pool_")+`"`), "%s: %s", file, match)
+		}
+	}
+	require.Greater(t, named, 10)
+}
+
+// Words that made sentences of this project hard to understand.
+func TestDocs_PlainEnglish(t *testing.T) {
+	t.Parallel()
+	banned := regexp.MustCompile(`(?i)\b(nobody|for ever|forever|anew|shall|owed|whoever|whosoever|thereof|hence|lest|meanwhile|dearer|goes? on (?:as|until))\b`)
+	for _, file := range markdown(t) {
+		if strings.HasSuffix(file, ".ru.md") || file == "docs/sql-rules.md" { // generated from internal/dbrules
+			continue
+		}
+		prose := codeSpan.ReplaceAllString(codeBlock.ReplaceAllString(readFile(t, file), ""), "")
+		require.Empty(t, banned.FindAllString(prose, -1), file)
 	}
 }
 
