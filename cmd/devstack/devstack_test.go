@@ -13,10 +13,12 @@ import (
 
 	"github.com/payment-services/accounts/internal/dbgen/read"
 	"github.com/payment-services/accounts/internal/identifier"
+	"github.com/payment-services/accounts/internal/pgtest"
 )
 
 func TestRunKeepsItsDataAndLeavesNothingRunning(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	const users = 20
 	opts := options{dir: filepath.Join(t.TempDir(), "stack"), noServer: true, users: users}
 	t.Cleanup(func() {

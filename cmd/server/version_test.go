@@ -41,6 +41,9 @@ func TestNewRelease(t *testing.T) {
 
 func TestVersion_IsStampedIntoTheBinary(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("builds the server")
+	}
 	file := filepath.Join(t.TempDir(), "server")
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", file,
 		"-ldflags=-X main.version=1.2.3 -X main.commit=0123456789abcdef", ".").CombinedOutput()

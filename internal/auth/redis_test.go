@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,11 +17,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sharedRedis serves the tests that never stop it; their keys hold random ids.
+// sharedRedis serves the tests that never stop it; their keys hold random ids. It is nil in the short mode,
+// whose tests end at needServer.
 var sharedRedis *redisServer
 
 func TestMain(m *testing.M) {
 	logging.Disable()
+	flag.Parse()
+	if testing.Short() {
+		os.Exit(m.Run())
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "auth")
 		if err != nil {
@@ -42,9 +48,18 @@ type redisServer struct {
 	process *exec.Cmd
 }
 
+// needServer skips the test in the short mode, which starts no servers.
+func needServer(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs Redis, which -short does not start")
+	}
+}
+
 // newRedisServer starts a server of the test's own.
 func newRedisServer(t *testing.T) *redisServer {
 	t.Helper()
+	needServer(t)
 	// t.TempDir holds the name of the test, and a socket path may have 107 bytes only.
 	dir, err := os.MkdirTemp("", "auth")
 	require.NoError(t, err)
@@ -92,6 +107,7 @@ func (s *redisServer) signal(t *testing.T, signal syscall.Signal) {
 // client returns a client as the service makes it.
 func (s *redisServer) client(t testing.TB) *redis.Client {
 	t.Helper()
+	needServer(t)
 	client, err := NewRedis("unix://" + s.socket)
 	require.NoError(t, err)
 	t.Cleanup(func() { client.Close() })
@@ -101,6 +117,7 @@ func (s *redisServer) client(t testing.TB) *redis.Client {
 // set puts keys into the list, as the auth service does.
 func (s *redisServer) set(t testing.TB, keys ...string) {
 	t.Helper()
+	needServer(t)
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: s.socket})
 	defer client.Close()
 	pipe := client.Pipeline()

@@ -134,6 +134,7 @@ func (p *process) Count(counter, label string) (n int) {
 // newRedis starts a cache server that ends with the test.
 func newRedis(t *testing.T) *localservers.Redis {
 	t.Helper()
+	pgtest.NeedServers(t)
 	r, err := localservers.NewRedis(localservers.RedisConfig{Kind: localservers.CacheRedis, Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, r.Close()) })

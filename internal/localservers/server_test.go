@@ -11,6 +11,9 @@ import (
 // startCluster starts a new cluster, which ends with the test.
 func startCluster(t *testing.T) *Cluster {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs servers, which -short does not start")
+	}
 	dir, err := os.MkdirTemp("", "localservers-test-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })

@@ -53,6 +53,9 @@ type Stack struct {
 // check, which runs after tests that all passed, fails the run.
 func Main(m *testing.M, checks ...func() error) {
 	code := m.Run()
+	if testing.Short() {
+		checks = nil // they are about the tests that -short leaves out
+	}
 	for _, check := range checks {
 		if code != 0 {
 			break
@@ -73,10 +76,20 @@ func Main(m *testing.M, checks ...func() error) {
 	os.Exit(code)
 }
 
+// NeedServers skips the test in the short mode (go test -short, make test-fast), which starts no servers.
+// Shared and Private call it; so does what starts a server in another way.
+func NeedServers(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs servers, which -short does not start")
+	}
+}
+
 // Shared returns a database of the test's own on the servers that this process shares. It is dropped
 // with the test, with whatever is still connected, and kept if the test failed.
 func Shared(t testing.TB) *DB {
 	t.Helper()
+	NeedServers(t)
 	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
 	defer cancel()
 	run, err := getRun(ctx)
@@ -108,6 +121,7 @@ func Shared(t testing.TB) *DB {
 // kill and promote. It takes about a second; all ends with the test.
 func Private(t testing.TB) *Stack {
 	t.Helper()
+	NeedServers(t)
 	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
 	defer cancel()
 	run, err := getRun(ctx)

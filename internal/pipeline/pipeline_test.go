@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/payment-services/accounts/internal/localservers"
+	"github.com/payment-services/accounts/internal/pgtest"
 	"github.com/payment-services/accounts/internal/pipeline"
 )
 
@@ -32,6 +33,7 @@ type bed struct {
 
 func newBed(t *testing.T, timeout time.Duration) *bed {
 	t.Helper()
+	pgtest.NeedServers(t)
 	server, err := localservers.NewRedis(localservers.RedisConfig{Kind: localservers.CacheRedis, Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
