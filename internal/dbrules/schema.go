@@ -148,8 +148,14 @@ func (c *migrationCheck) part(p part) {
 			if relation.text("relpersistence") == "u" {
 				c.report(storageOptions, s, "%s is UNLOGGED: it is empty after a crash, and on a replica it cannot be read", rangeName(relation))
 			}
+			if relation.text("relpersistence") == "t" {
+				c.report(migrationDo, s, "a temporary table, which is code that runs once")
+			}
 			c.spelling(s)
 		case "CreateFunctionStmt":
+			if nameOf(s.node.names("funcname")).schema == "pg_temp" {
+				c.report(migrationDo, s, "a function in pg_temp, which is a DO block with a name")
+			}
 			c.spelling(s)
 		case "CreateTableAsStmt":
 			c.report(migrationCopy, s, "CREATE TABLE AS copies rows and leaves the constraints behind")
