@@ -34,7 +34,7 @@ func about(what, condition string) string {
 }
 
 // wrongTypes are the types that column-type refuses, and their arrays.
-const wrongTypes = `'{json,real,money,bpchar,timestamp,timetz,json[],real[],money[],bpchar[],timestamp[],timetz[]}'::regtype[]::oid[]`
+const wrongTypes = `'{json,real,money,bpchar,timestamp,timetz,xml,oid,json[],real[],money[],bpchar[],timestamp[],timetz[]}'::regtype[]::oid[]`
 
 var catalogRules = []catalogRule{
 	{Rule{"function-version", "a caller names the version that it was written for; without one no change can stand beside the old function",
@@ -43,10 +43,12 @@ var catalogRules = []catalogRule{
 	{Rule{"function-overloaded", "which of two functions is called would depend on the types of the arguments",
 		"give one of them another name, or the next version"},
 		`SELECT 'accounts.' || p.proname, 'exists ' || count(*) || ' times' FROM pg_proc AS p
-		  WHERE p.pronamespace::regnamespace::text = ANY ('{accounts,contract}') GROUP BY p.proname HAVING count(*) > 1`},
+		  WHERE p.pronamespace::regnamespace::text = ANY ('{accounts,contract}') GROUP BY p.proname HAVING count(*) > 1
+		  UNION ALL ` + about("has a VARIADIC or polymorphic parameter", `(p.provariadic <> 0 OR p.proargtypes::oid[] &&
+		      '{anyelement,anyarray,anynonarray,anyenum,anyrange,anycompatible,anycompatiblearray}'::regtype[]::oid[])`)},
 	{Rule{"function-comment", "the comment is the contract: what is guaranteed, the errors, the locks, whether it may be repeated",
 		"COMMENT ON FUNCTION ... IS '...'; in the same migration"},
-		about("has no COMMENT", `obj_description(p.oid, 'pg_proc') IS NULL`)},
+		about("has no COMMENT", `coalesce(btrim(obj_description(p.oid, 'pg_proc')), '') = ''`)},
 	{Rule{"function-security-definer", "its callers have no right on any table: it runs with the owner's, or it fails",
 		"add SECURITY DEFINER to its head"},
 		about("is not SECURITY DEFINER", `NOT p.prosecdef`)},
@@ -78,7 +80,7 @@ var catalogRules = []catalogRule{
 		"grant to accounts_read and accounts_write only"},
 		`SELECT p.oid::regprocedure::text, 'is granted to ' || g.grantee::regrole FROM pg_proc AS p CROSS JOIN aclexplode(p.proacl) AS g
 		  WHERE p.pronamespace::regnamespace::text = ANY ('{accounts,contract}') AND g.grantee NOT IN (0, p.proowner)
-		    AND g.grantee::regrole::text NOT IN ('accounts_owner', 'accounts_read', 'accounts_write')`},
+		    AND (g.is_grantable OR g.grantee::regrole::text NOT IN ('accounts_owner', 'accounts_read', 'accounts_write'))`},
 	{Rule{"read-volatile", "who reads may be on a replica, where a function that writes fails, and has been promised that nothing is written",
 		"declare it STABLE, or grant it to accounts_write alone"},
 		about("is granted to accounts_read and not STABLE", mayRead+` AND p.provolatile <> 's'`)},
@@ -140,7 +142,14 @@ var catalogRules = []catalogRule{
 		`SELECT c.oid::regclass::text, 'has the trigger ' || t.tgname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
 		  WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}') AND NOT t.tgisinternal
 		  UNION ALL SELECT c.oid::regclass::text, 'has the rule ' || r.rulename FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class
-		  WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}') AND r.rulename <> '_RETURN'`},
+		  WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}') AND r.rulename <> '_RETURN'
+		  UNION ALL SELECT c.oid::regclass::text, 'has a constraint or default that calls ' || p.oid::regprocedure
+		   FROM pg_depend AS d JOIN pg_proc AS p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+		   LEFT JOIN pg_constraint AS k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+		   LEFT JOIN pg_attrdef AS a ON d.classid = 'pg_attrdef'::regclass AND a.oid = d.objid
+		   JOIN pg_class AS c ON c.oid = coalesce(k.conrelid, a.adrelid)
+		  WHERE p.pronamespace::regnamespace::text = ANY ('{accounts,contract}')
+		    AND (k.oid IS NOT NULL AND p.provolatile <> 'i' OR a.oid IS NOT NULL AND ` + mayWrite + ` AND ` + notInternal + `)`},
 	{Rule{"no-procedures", "the service calls functions; a procedure may end the transaction of its caller, and an aggregate has no body to check",
 		"write CREATE FUNCTION ... RETURNS ... LANGUAGE plpgsql"},
 		`SELECT 'accounts.' || p.proname, 'is ' || CASE p.prokind WHEN 'p' THEN 'a procedure' WHEN 'a' THEN 'an aggregate' ELSE 'a window function' END
@@ -150,6 +159,9 @@ var catalogRules = []catalogRule{
 		`SELECT c.oid::regclass::text, 'is ' || CASE c.relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view' WHEN 'f' THEN 'a foreign table'
 		        WHEN 'p' THEN 'a partitioned table' ELSE 'a composite type' END
 		   FROM pg_class AS c WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}') AND c.relkind = ANY ('{v,m,f,p,c}')
+		  UNION ALL
+		 SELECT c.oid::regclass::text, 'inherits from ' || i.inhparent::regclass FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+		  WHERE c.relnamespace::regnamespace::text = ANY ('{accounts,contract}') AND c.relkind = 'r'
 		  UNION ALL
 		 SELECT t.oid::regtype::text, 'is ' || CASE t.typtype WHEN 'e' THEN 'an enum type' WHEN 'd' THEN 'a domain' ELSE 'a range type' END
 		   FROM pg_type AS t WHERE t.typnamespace::regnamespace::text = ANY ('{accounts,contract}') AND t.typtype = ANY ('{e,d,r}')`},

@@ -67,7 +67,7 @@ WITH ours AS (
      WHERE NOT t.tgisinternal AND c.relnamespace NOT IN (SELECT o.oid FROM ours AS o)
     UNION ALL
     SELECT 'pg_authid'::regclass, r.oid,
-           concat_ws(' ', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication, r.rolbypassrls, r.rolconnlimit)
+           concat_ws(' ', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication, r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)
       FROM pg_roles AS r
     UNION ALL
     SELECT 'pg_database'::regclass, d.oid, concat_ws(' ', d.datdba, d.datacl::text, d.datconnlimit, d.datallowconn)
@@ -117,6 +117,19 @@ SELECT concat_ws(' ', 'privilege', g.privilege_type, 'on', c.oid::regclass || '.
                  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END), ''
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid CROSS JOIN aclexplode(a.attacl) AS g
  WHERE c.relnamespace IN (SELECT o.oid FROM pg_namespace AS o WHERE o.nspname = ANY ($1)) AND g.grantee <> c.relowner
+ UNION ALL
+SELECT concat_ws(' ', 'owner', c.relowner::regrole, 'of', c.oid::regclass), '' FROM pg_class AS c
+ WHERE c.relnamespace IN (SELECT o.oid FROM pg_namespace AS o WHERE o.nspname = ANY ($1)) AND c.relowner::regrole::text <> 'accounts_owner'
+ UNION ALL
+SELECT concat_ws(' ', 'owner', n.nspowner::regrole, 'of schema', n.nspname), '' FROM pg_namespace AS n
+ WHERE n.nspname = ANY ($1) AND n.nspowner::regrole::text <> 'accounts_owner'
+ UNION ALL
+SELECT concat_ws(' ', 'row security of', c.oid::regclass), '' FROM pg_class AS c
+ WHERE c.relnamespace IN (SELECT o.oid FROM pg_namespace AS o WHERE o.nspname = ANY ($1)) AND (c.relrowsecurity OR c.relforcerowsecurity)
+ UNION ALL
+SELECT concat_ws(' ', 'disabled trigger of', c.oid::regclass), string_agg(t.tgenabled::text, '') FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+ WHERE c.relnamespace IN (SELECT o.oid FROM pg_namespace AS o WHERE o.nspname = ANY ($1)) AND t.tgisinternal AND t.tgenabled <> 'O'
+ GROUP BY c.oid
  UNION ALL
 SELECT concat_ws(' ', 'privilege', g.privilege_type, 'on schema', n.nspname, 'for',
                  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END), ''

@@ -134,13 +134,28 @@ func (c *migrationCheck) part(p part) {
 			}
 		case "AlterTableStmt":
 			c.alter(s)
+			c.spelling(s)
+		case "VariableSetStmt":
+			c.setting(s)
+		case "LockStmt":
+			for _, relation := range s.node.items("relations", "RangeVar") {
+				if t := rangeName(relation); !c.created[t.String()] && p.name == "Up" && !strings.Contains(p.above(s), longLockMark) {
+					c.report(migrationLock, s, "LOCK takes all of %s", t)
+				}
+			}
 		case "CreateStmt":
 			_, relation := s.node.wrapped("relation")
 			if relation.text("relpersistence") == "u" {
 				c.report(storageOptions, s, "%s is UNLOGGED: it is empty after a crash, and on a replica it cannot be read", rangeName(relation))
 			}
+			if relation.text("relpersistence") == "t" {
+				c.report(migrationDo, s, "a temporary table, which is code that runs once")
+			}
 			c.spelling(s)
 		case "CreateFunctionStmt":
+			if nameOf(s.node.names("funcname")).schema == "pg_temp" {
+				c.report(migrationDo, s, "a function in pg_temp, which is a DO block with a name")
+			}
 			c.spelling(s)
 		case "CreateTableAsStmt":
 			c.report(migrationCopy, s, "CREATE TABLE AS copies rows and leaves the constraints behind")
@@ -190,6 +205,9 @@ func (c *migrationCheck) timeout() {
 			if !ok || limit <= 0 || limit > longestLockTimeout {
 				c.report(migrationTimeout, s, "lock_timeout is not between 1ms and %s", longestLockTimeout)
 			}
+			if !c.m.noTransaction() && !s.node.is("is_local") {
+				c.report(migrationTimeout, s, "SET without LOCAL stays for the migrations that follow")
+			}
 			if c.m.noTransaction() && s.node.is("is_local") {
 				c.report(migrationTimeout, s, "SET LOCAL has no effect without a transaction")
 			}
@@ -207,6 +225,22 @@ func (c *migrationCheck) timeout() {
 		}
 		c.found = append(c.found, Violation{migrationTimeout, c.m.path, line, c.p.name + " does not begin with lock_timeout"})
 	}
+}
+
+// setting looks for settings other than lock_timeout.
+func (c *migrationCheck) setting(s statement) {
+	setting := strings.ToLower(s.node.text("name"))
+	if setting == "lock_timeout" || setting == "" { // c.timeout; RESET ALL
+		return
+	}
+	value := ""
+	if args := s.node.list("args"); len(args) > 0 {
+		value, _ = constant(args[0])
+	}
+	if setting == "statement_timeout" && s.node.is("is_local") && value != "0" && value != "" {
+		return
+	}
+	c.report(sessionState, s, "the migration sets %s, which changes what its statements or later migrations do", setting)
 }
 
 var durationText = regexp.MustCompile(`^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d)?\s*$`)
@@ -245,8 +279,19 @@ func (c *migrationCheck) names(s statement) {
 			report(nameOf(parts))
 		}
 	}
-	if s.kind == "CreateFunctionStmt" {
+	switch s.kind {
+	case "CreateFunctionStmt":
 		bare(s.node.names("funcname"))
+	case "CreateEnumStmt", "CreateRangeStmt":
+		bare(s.node.names("typeName"))
+	case "CreateDomainStmt":
+		bare(s.node.names("domainname"))
+	case "ViewStmt", "CompositeTypeStmt":
+		for _, key := range []string{"view", "typevar"} {
+			if relation := s.node.child(key); relation != nil {
+				bare(slices.DeleteFunc([]string{relation.text("schemaname"), relation.text("relname")}, func(part string) bool { return part == "" }))
+			}
+		}
 	}
 	if s.kind == "CreateTrigStmt" {
 		return // no-triggers
@@ -269,6 +314,10 @@ func (c *migrationCheck) names(s statement) {
 		case "RangeVar":
 			if n.text("schemaname") == "" && !ctes[n.text("relname")] && n.text("relname") != "" {
 				report(rangeName(n))
+			}
+		case "Constraint":
+			if target := n.child("pktable"); target != nil && target.text("schemaname") == "" && target.text("relname") != "" {
+				report(rangeName(target))
 			}
 		case "ObjectWithArgs":
 			bare(n.names("objname"))
@@ -387,6 +436,9 @@ func (c *migrationCheck) change(change change, s statement, after []statement, d
 			c.report(migrationCopy, s, "INSERT ... SELECT reads a table that is in use")
 			return
 		}
+	}
+	if !ddl && t.table(trackedTables) && !t.table(dictionaries) && change.verb != "INSERT" && !slices.ContainsFunc(after, invalidates) {
+		c.report(dictionarySeed, s, "%s of %s, which the cache holds, and nothing records it after that", change.verb, t)
 	}
 	if ddl {
 		c.report(migrationBackfill, s, "%s of %s in the migration that changes the schema", change.verb, t)
