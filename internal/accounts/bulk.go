@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,14 @@ import (
 // bulkChunk is how many rows one transaction takes: enough to be fast, few enough to hold its locks
 // for a fraction of a second.
 const bulkChunk = 1000
+
+// chunkProfiles and chunkGroups limit the bytes of the profiles and the number of the memberships that one
+// transaction writes: one or two seconds, where a statement may take four. A merge needs 10 ms for two
+// profiles of 1000 members each. A chunk that is too large is written in halves after its timeout.
+const (
+	chunkProfiles = 2 << 20
+	chunkGroups   = 20_000
+)
 
 // maxConflicts bounds how many rows an IdentifierTaken error names.
 const maxConflicts = 50
@@ -111,14 +120,15 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 		}
 		seen[normalized] = true
 		chunk.add(i, row, normalized, keys)
-		if len(chunk.rows) == size {
+		full := chunk.profileBytes >= chunkProfiles || chunk.groups >= chunkGroups
+		if len(chunk.rows) == size || full && opts.OnConflict != Error {
 			if err := flush(); err != nil {
-				return BulkResult{}, err
+				return BulkResult{}, partlyWritten(err, result.Rows, opts)
 			}
 		}
 	}
 	if err := flush(); err != nil {
-		return BulkResult{}, err
+		return BulkResult{}, partlyWritten(err, result.Rows, opts)
 	}
 	for _, row := range result.Rows {
 		result.Counts.add(row.Status)
@@ -127,6 +137,18 @@ func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptio
 		return BulkResult{}, conflictError(result.Rows)
 	}
 	return result, nil
+}
+
+// partlyWritten returns an error that does not claim that nothing was changed if rows were written before it.
+func partlyWritten(err error, rows []RowResult, opts BulkOptions) error {
+	e, ok := errors.AsType[*errcode.Error](err)
+	written := slices.ContainsFunc(rows, func(r RowResult) bool { return r.Status == RowCreated || r.Status == RowMerged })
+	if !ok || e.Code != errcode.Database || !written || opts.DryRun {
+		return err
+	}
+	partly := *e
+	partly.Message = "the database did not write all rows, but some; send the same rows again: none is created twice"
+	return &partly
 }
 
 // checkRow returns the canonical phone of a row and the key of each of its groups, or what is wrong with
@@ -185,6 +207,8 @@ type bulkChunkRows struct {
 	phones   []string   // canonical
 	keys     [][]string // of the groups
 	profiles []json.RawMessage
+
+	profileBytes, groups int // of all rows that were added
 }
 
 func (c *bulkChunkRows) add(index int, row BulkRow, normalized string, keys []string) {
@@ -194,10 +218,15 @@ func (c *bulkChunkRows) add(index int, row BulkRow, normalized string, keys []st
 	}
 	c.rows, c.indexes = append(c.rows, row), append(c.indexes, index)
 	c.phones, c.keys, c.profiles = append(c.phones, normalized), append(c.keys, keys), append(c.profiles, profile)
+	c.profileBytes += len(profile)
+	c.groups += len(keys)
 }
 
 func (c *bulkChunkRows) slice(from, to int) bulkChunkRows {
-	return bulkChunkRows{c.rows[from:to], c.indexes[from:to], c.phones[from:to], c.keys[from:to], c.profiles[from:to]}
+	return bulkChunkRows{
+		rows: c.rows[from:to], indexes: c.indexes[from:to], phones: c.phones[from:to], keys: c.keys[from:to],
+		profiles: c.profiles[from:to],
+	}
 }
 
 func (c *bulkChunkRows) params(opts BulkOptions) write.BulkCreateUsersV1Params {

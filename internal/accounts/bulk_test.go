@@ -2,6 +2,7 @@ package accounts_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -185,4 +186,49 @@ func TestBulkInvalidatesTheCache(t *testing.T) {
 	p.runImports()
 	require.Equal(t, []string{"2 merged"}, outcomes(p.importRows(job.ID)))
 	shown(`"name":"client"`)
+}
+
+// An error after some rows were written does not claim that nothing was changed.
+func TestBulkCreate_WritesOnlySomeRows(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	p.createGroup("slow")
+	release := p.blockGroups("slow")
+	rows := bulkRows(0, 2)
+	rows[1].Groups = []string{"slow"}
+	opts := accounts.BulkOptions{OnConflict: accounts.Skip}
+	_, err := p.BulkCreate(t.Context(), rows, opts)
+	e := requireCode(t, err, errcode.Database)
+	require.Contains(t, e.Message, "send the same rows again")
+	require.Equal(t, 1, p.count("users"))
+	_, err = p.BulkCreate(t.Context(), rows[1:], opts)
+	require.Contains(t, requireCode(t, err, errcode.Database).Message, "did not finish in time; nothing was changed")
+
+	release()
+	result, err := p.BulkCreate(t.Context(), rows, opts)
+	require.NoError(t, err)
+	require.Equal(t, []string{"1 exists", "2 created"}, outcomes(result.Rows))
+}
+
+// Rows that together take too long for one statement are written in several.
+func TestBulkCreate_ManyGroups(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.Shared(t))
+	names := make([]string, accounts.MaxGroups)
+	for i := range names {
+		names[i] = fmt.Sprint("g", i)
+		p.createGroup(names[i])
+	}
+	rows := bulkRows(0, 450)
+	for i := range rows {
+		rows[i].Groups = names
+	}
+	rows[440].Phone = rows[0].Phone // in another transaction
+	result, err := p.BulkCreate(t.Context(), rows, accounts.BulkOptions{OnConflict: accounts.Skip})
+	require.NoError(t, err)
+	require.Equal(t, accounts.Counts{Created: 449, Conflict: 1}, result.Counts)
+	require.Equal(t, 449*accounts.MaxGroups, p.count("user_group_memberships"))
+	var transactions int
+	require.NoError(t, p.super.QueryRow(t.Context(), "SELECT count(DISTINCT xmin::text) FROM accounts.users").Scan(&transactions))
+	require.Equal(t, 3, transactions)
 }

@@ -218,6 +218,9 @@ func codedWrite(err error) error {
 	err = coded(err)
 	if e, ok := errors.AsType[*errcode.Error](err); ok && e.Code == errcode.Database {
 		e.Message = "the database takes no writes at the moment; nothing was changed, try again later"
+		if TimedOut(err) {
+			e.Message = "the database did not finish in time; nothing was changed, try again later or send less at once"
+		}
 	}
 	return err
 }
