@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -250,6 +251,20 @@ func TestNotFoundLimit_Parallel(t *testing.T) {
 			a := s.lookup(`{"identifiers":["nobody1","nobody2","nobody3"]}`)
 			return strings.Count(a.Body.String(), `"not_found"`)
 		},
+		"all routes": func(s *stack) (answered int) {
+			for _, method := range []string{http.MethodGet, http.MethodHead} {
+				a := s.call(method, "/accounts/users/by-identifier/?identifier=nobody@example.com", "", "If-None-Match", "*")
+				if a.Code == http.StatusNotFound {
+					answered++
+				}
+			}
+			a := s.lookup(`{"identifiers":["nobody","NOBODY","+79990000099","` + absentID + `"]}`)
+			return answered + strings.Count(a.Body.String(), `"not_found"`)
+		},
+		"hundred guesses a lookup": func(s *stack) int {
+			a := s.lookup(`{"identifiers":["nobody"` + strings.Repeat(`,"nobody"`, 99) + `]}`)
+			return strings.Count(a.Body.String(), `"not_found"`)
+		},
 		"lookup of more than the limit": func(s *stack) int {
 			a := s.lookup(`{"identifiers":["a","b","c","d","e","f","g"]}`)
 			return strings.Count(a.Body.String(), `"not_found"`)
@@ -314,4 +329,28 @@ func TestLimiter_Reservations(t *testing.T) {
 	granted, _ = l.reserve("key", 9)
 	require.Equal(t, 5, granted)
 	require.Len(t, l.reserved, 2)
+}
+
+// TestScopes_OddTextsGrantNothing checks on every route that a scope counts only if it is written exactly.
+func TestScopes_OddTextsGrantNothing(t *testing.T) {
+	t.Parallel()
+	s := newBareAPI(t)
+	checked := 0
+	for path, item := range theContract().Paths.Map() {
+		for method := range item.Operations() {
+			dictionary := method == http.MethodGet && (strings.HasPrefix(path, "/accounts/user-groups") || strings.HasPrefix(path, "/accounts/contact-types"))
+			if dictionary || !strings.HasPrefix(path, "/accounts/") {
+				continue
+			}
+			checked++
+			path := regexp.MustCompile(`\{\w+\}`).ReplaceAllString(path, absentID)
+			for _, scopes := range [][]string{
+				{}, {""}, {" "}, {"ACCOUNTS:READ", "ACCOUNTS:WRITE"}, {"accounts:read,accounts:write"}, {"accounts:*"}, {"accounts"}, {"accounts:readwrite"},
+				{"xaccounts:read", "accounts:writes"}, {"accounts:read\u200b", "accounts:write\u200b"}, {"accounts：read", "accounts：write"},
+			} {
+				s.call(method, path, "", "Authorization", bearer(t, testSubject, scopes...)).problem(errcode.Forbidden)
+			}
+		}
+	}
+	require.Greater(t, checked, 15)
 }

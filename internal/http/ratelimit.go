@@ -49,8 +49,8 @@ func (l *RateLimits) clientAddress(r *http.Request) string {
 	address, err := netip.ParseAddr(host)
 	address = address.WithZone("") // no network contains an address with a zone
 	for i := len(hops) - 1; i >= 0 && err == nil && l.trusts(address.Unmap()); i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
+		hop, ok := parseHop(hops[i])
+		if !ok {
 			break // not an address: the proxy that passed it on stands for it
 		}
 		address = hop.WithZone("")
@@ -64,6 +64,19 @@ func (l *RateLimits) clientAddress(r *http.Request) string {
 		return netip.PrefixFrom(address, clientBits).Masked().String()
 	}
 	return address.String()
+}
+
+// parseHop reads one element of X-Forwarded-For: an address, which some proxies write with brackets or a port.
+func parseHop(text string) (netip.Addr, bool) {
+	text = strings.Trim(text, " \t")
+	if withPort, err := netip.ParseAddrPort(text); err == nil {
+		return withPort.Addr(), true
+	}
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		text = strings.TrimSuffix(inner, "]")
+	}
+	address, err := netip.ParseAddr(text)
+	return address, err == nil
 }
 
 func (l *RateLimits) trusts(address netip.Addr) bool {
