@@ -89,8 +89,8 @@ type BulkOptions struct {
 
 // BulkCreate creates users from rows, chunk by chunk, each chunk in one transaction. Invalid rows do not
 // affect other rows. With OnConflict Error all rows are one transaction; if there is a conflict, the
-// error is IdentifierTaken, it names the rows, and nothing was written. The same rows again create
-// nothing twice.
+// error is IdentifierTaken, it names the rows, and nothing was written. Otherwise another error may come after
+// some rows were written; its message then tells so. The same rows again create nothing twice.
 func (s *Service) BulkCreate(ctx context.Context, rows []BulkRow, opts BulkOptions) (BulkResult, error) {
 	size := bulkChunk
 	if opts.OnConflict == Error {
