@@ -110,3 +110,18 @@ func TestWhatIsStoredIsFoundUnderItsKind(t *testing.T) {
 	require.Empty(t, column[string](t, a.super,
 		"SELECT kind || ' ' || value FROM found WHERE matched_by IS DISTINCT FROM kind ORDER BY 1 LIMIT 20"))
 }
+
+// TestPhonesAreNoLogins checks that the database refuses a second_login that the service would look up as a phone.
+func TestPhonesAreNoLogins(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	for _, text := range []string{
+		"tel:+79991234567", "tel:ivan", "0049(0)15123456789", "00-86-(0)-131.2345.6789", "0036(06)201234567",
+		"03ー1234ー5678", "89991234567", "8(999)123-45-67", "+7999", "+",
+	} {
+		require.Empty(t, a.storedAs(text), "%q", text)
+	}
+	for _, text := range []string{"telegram", "0049015123456789012", "4111111111111111", "(00)4111111111111111111", "ユーザー", "00(ivan)"} {
+		require.Equal(t, []string{"second_login"}, a.storedAs(text), "%q", text)
+	}
+}
