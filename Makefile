@@ -8,9 +8,12 @@ tools := .tools
 commit = $(shell git describe --always --abbrev=12 --dirty=.modified --exclude="*" 2>/dev/null)
 build_tool = CGO_ENABLED=0 go build -modfile=tools/go.mod -o $@
 
+# `make help` prints each line "##@ group" as a heading; the targets that a newcomer needs first come first.
 .PHONY: help
-help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
+help:
+	@sed -nE -e 's/^##@ (.*)/\n\1/p' -e 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
+
+##@ Start here
 
 .PHONY: run
 run: ## start the service with its own PostgreSQL and Redis, and demo users; Ctrl-C stops it
@@ -19,12 +22,49 @@ run: ## start the service with its own PostgreSQL and Redis, and demo users; Ctr
 	@go build -o .devstack/devstack ./cmd/devstack
 	@exec .devstack/devstack # exec: a signal to make's child is one to devstack
 
+.PHONY: test-fast
+test-fast: ## run the tests that need no servers
+	@go test -short ./...
+
 .PHONY: test
 test: ## run every test that needs no Docker, with the race detector
 	@scripts/install-deps --test
 	@# One package at a time: each starts servers of its own and keeps the service's deadlines, and two of
 	@# them on two cores starve each other.
 	@go test -race -p 1 -timeout=30m ./...
+
+.PHONY: lint
+lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck, and the shell scripts with shellcheck
+	@unformatted=$$(gofmt -l .) && [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted; exit 1; }
+	go vet ./...
+	$(tools)/staticcheck ./...
+	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: scripts/install-deps --ci" >&2; exit 1; }
+	shellcheck -x $(shell git ls-files -- scripts .ci deploy | xargs grep -lE '^\#!.*\b(ba)?sh\b')
+
+.PHONY: check
+check: $(tools)/sqlc ## check migrations, functions and queries against every rule, with the reason and the fix
+	@scripts/install-deps --check
+	@[ "$$(uname -m)" = x86_64 ] && command -v npm >/dev/null && $(MAKE) --no-print-directory -s $(tools)/squawk \
+		|| echo 'WARNING: there is no squawk; it needs x86_64 and npm: sudo apt-get install npm' >&2
+	@go run ./cmd/dbtool check -sqlc $(tools)/sqlc -squawk $(tools)/squawk
+
+.PHONY: generate
+generate: $(tools)/sqlc ## write what is generated: internal/dbgen, db/functions, db/*.txt, the client
+	$(tools)/sqlc generate
+	go run ./cmd/dbtool generate db
+	go run ./cmd/dbtool needs db
+	go run ./cmd/dbtool docs docs/sql-rules.md
+	go generate ./test/openapi
+
+.PHONY: function
+function: ## write the files of a new function: NAME=get_pet_v1 KIND=read|write [RETURNS=] [PARAMS=] [COLUMNS=] [FILE=]
+	@go run ./cmd/dbtool function -name '$(NAME)' -kind '$(KIND)' -params '$(PARAMS)' -returns '$(RETURNS)' -columns '$(COLUMNS)' -file '$(FILE)'
+
+.PHONY: build
+build: ## build the server into bin/ with the version of the file VERSION, if it exists
+	CGO_ENABLED=0 go build -trimpath -ldflags='-X main.version=$(shell cat VERSION 2>/dev/null) -X main.commit=$(commit)' -o bin/server ./cmd/server
+
+##@ More tests
 
 # Without the race detector: more happens in the time.
 SEED ?= $(shell date +%s)
@@ -44,25 +84,18 @@ mutation: ## switch off each guard of the cache protocol in turn; the tests must
 	@scripts/install-deps --test
 	go run ./test/cacheproofs/mutation
 
-.PHONY: lint
-lint: $(tools)/staticcheck ## check formatting, go vet, staticcheck, and the shell scripts with shellcheck
-	@unformatted=$$(gofmt -l .) && [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted; exit 1; }
-	go vet ./...
-	$(tools)/staticcheck ./...
-	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: scripts/install-deps --ci" >&2; exit 1; }
-	shellcheck -x $(shell git ls-files -- scripts .ci deploy | xargs grep -lE '^\#!.*\b(ba)?sh\b')
+# `make test` holds the same bounds with 100,000 users.
+USERS ?= 1000000
+.PHONY: plans
+plans: ## check the plans of the read functions with a million users and write docs/plans.md: USERS=...
+	@scripts/install-deps --test
+	go test -v -count=1 -timeout=30m ./test/plans -users=$(USERS) -doc=$(CURDIR)/docs/plans.md
 
-.PHONY: build
-build: ## build the server into bin/ with the version of the file VERSION, if it exists
-	CGO_ENABLED=0 go build -trimpath -ldflags='-X main.version=$(shell cat VERSION 2>/dev/null) -X main.commit=$(commit)' -o bin/server ./cmd/server
+.PHONY: test-cluster
+test-cluster: $(tools)/goose ## kill, freeze and cut off the containers of a real cluster (needs Docker and root): MODE=async|sync FORM=short KILLS=10
+	go test -tags cluster -count=1 -v -timeout 3h ./test/cluster -mode=$(or $(MODE),async) $(if $(FORM),-short-form) $(if $(KILLS),-kills=$(KILLS)) $(if $(TIMES),-times=$(TIMES)) $(if $(RUN),-run '$(RUN)')
 
-.PHONY: generate
-generate: $(tools)/sqlc ## write what is generated: internal/dbgen, db/functions, db/*.txt, the client
-	$(tools)/sqlc generate
-	go run ./cmd/dbtool generate db
-	go run ./cmd/dbtool needs db
-	go run ./cmd/dbtool docs docs/sql-rules.md
-	go generate ./test/openapi
+##@ Database
 
 .PHONY: check-generated
 check-generated: $(tools)/sqlc ## fail if generate would change anything
@@ -74,63 +107,11 @@ check-generated: $(tools)/sqlc ## fail if generate would change anything
 		go tool -modfile=tools/go.mod oapi-codegen -config test/openapi/client.yaml -o $$fresh test/openapi/openapi.json && \
 		{ cmp -s $$fresh test/openapi/client/client.gen.go || { echo "the client is stale: make generate"; exit 1; }; }
 
-.PHONY: function
-function: ## write the files of a new function: NAME=get_pet_v1 KIND=read|write [RETURNS=] [PARAMS=] [COLUMNS=] [FILE=]
-	@go run ./cmd/dbtool function -name '$(NAME)' -kind '$(KIND)' -params '$(PARAMS)' -returns '$(RETURNS)' -columns '$(COLUMNS)' -file '$(FILE)'
-
-.PHONY: check
-check: $(tools)/sqlc ## check migrations, functions and queries against every rule, with the reason and the fix
-	@scripts/install-deps --check
-	@[ "$$(uname -m)" = x86_64 ] && command -v npm >/dev/null && $(MAKE) --no-print-directory -s $(tools)/squawk \
-		|| echo 'WARNING: there is no squawk; it needs x86_64 and npm: sudo apt-get install npm' >&2
-	@go run ./cmd/dbtool check -sqlc $(tools)/sqlc -squawk $(tools)/squawk
-
-.PHONY: bench-cache
-bench-cache: ## print what the cache costs: Redis round trips and CPU per request
-	@scripts/install-deps
-	go test -run '^$$' -bench BenchmarkCache -benchtime 1000x ./bench
-	go test -run '^$$' -bench BenchmarkInvalidate100k -benchtime 5x ./bench
-
-.PHONY: env
-env: ## write .env for docker compose, with random secrets, unless it exists
-	@scripts/make-env
-
-.PHONY: test-cluster
-test-cluster: $(tools)/goose ## kill, freeze and cut off the containers of a real cluster (needs Docker and root): MODE=async|sync FORM=short KILLS=10
-	go test -tags cluster -count=1 -v -timeout 3h ./test/cluster -mode=$(or $(MODE),async) $(if $(FORM),-short-form) $(if $(KILLS),-kills=$(KILLS)) $(if $(TIMES),-times=$(TIMES)) $(if $(RUN),-run '$(RUN)')
-
-.PHONY: bench-replication
-bench-replication: ## compare async, sync and sync-strict on a real cluster; writes docs/replication.md (needs Docker and root)
-	go run ./bench/replication
-
-.PHONY: status switchover failover reinit renew roll passwords sibling
-status: ## show the cluster: nodes, HAProxy, readiness
-	@scripts/cluster status
-switchover: ## swap primary and replica; no client notices
-	@scripts/cluster switchover
-failover: ## promote a node when there is no primary and Patroni does not: [NODE=pg-node-2]
-	@scripts/cluster failover '$(NODE)'
-reinit: ## copy the primary anew to a node: NODE=pg-node-2
-	@scripts/cluster reinit '$(NODE)'
-renew: ## recreate one container from its image and .env: NAME=accounts-1
-	@scripts/cluster renew '$(NAME)'
-roll: ## recreate the database nodes from their image and .env, one by one
-	@scripts/cluster roll
-passwords: ## give the database roles of .env new passwords, one container after the other
-	@scripts/cluster passwords
-sibling: ## give another service a database and print its addresses: NAME=auth
-	@scripts/cluster sibling '$(NAME)'
-
-# `make test` holds the same bounds with 100,000 users.
-USERS ?= 1000000
-.PHONY: plans
-plans: ## check the plans of the read functions with a million users and write docs/plans.md: USERS=...
-	@scripts/install-deps --test
-	go test -v -count=1 -timeout=30m ./test/plans -users=$(USERS) -doc=$(CURDIR)/docs/plans.md
-
 .PHONY: unused
 unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
 	@go run ./cmd/dbtool unused
+
+##@ Measurements
 
 .PHONY: bench bench-short bench-growth profile
 bench: ## measure the service against fixed yardsticks; writes docs/benchmarks.md (< 15 min)
@@ -148,6 +129,42 @@ bench-growth: ## the cost of single calls with 10 thousand to 1 million users; w
 profile: ## leave CPU and allocation profiles of each scenario in .bench/
 	@scripts/install-deps
 	go run ./bench/run -profiles .bench
+
+.PHONY: bench-cache
+bench-cache: ## print what the cache costs: Redis round trips and CPU per request
+	@scripts/install-deps
+	go test -run '^$$' -bench BenchmarkCache -benchtime 1000x ./bench
+	go test -run '^$$' -bench BenchmarkInvalidate100k -benchtime 5x ./bench
+
+.PHONY: bench-replication
+bench-replication: ## compare async, sync and sync-strict on a real cluster; writes docs/replication.md (needs Docker and root)
+	go run ./bench/replication
+
+##@ The cluster in containers
+
+.PHONY: env
+env: ## write .env for docker compose, with random secrets, unless it exists
+	@scripts/make-env
+
+.PHONY: status switchover failover reinit renew roll passwords sibling
+status: ## show the cluster: nodes, HAProxy, readiness
+	@scripts/cluster status
+switchover: ## swap primary and replica; no client notices
+	@scripts/cluster switchover
+failover: ## promote a node when there is no primary and Patroni does not: [NODE=pg-node-2]
+	@scripts/cluster failover '$(NODE)'
+reinit: ## copy the data of the primary to a node again: NODE=pg-node-2
+	@scripts/cluster reinit '$(NODE)'
+renew: ## recreate one container from its image and .env: NAME=accounts-1
+	@scripts/cluster renew '$(NAME)'
+roll: ## recreate the database nodes from their image and .env, one by one
+	@scripts/cluster roll
+passwords: ## give the database roles of .env new passwords, one container after the other
+	@scripts/cluster passwords
+sibling: ## give another service a database and print its addresses: NAME=auth
+	@scripts/cluster sibling '$(NAME)'
+
+##@ Housekeeping
 
 .PHONY: clean
 clean: ## remove the data of make run, tools and binaries

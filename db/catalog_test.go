@@ -10,6 +10,7 @@ import (
 
 	"github.com/payment-services/accounts/db"
 	"github.com/payment-services/accounts/internal/dbrules"
+	"github.com/payment-services/accounts/internal/pgtest"
 )
 
 func migrationFiles(t *testing.T) []string {
@@ -37,6 +38,7 @@ func migrationText(t *testing.T) string {
 // runs the rules about files and queries too.
 func TestCatalogRules(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	tree, err := dbrules.ReadTree("..")
 	require.NoError(t, err)
 	a := open(t)

@@ -69,6 +69,7 @@ func pgDump(t *testing.T, super string, options ...string) string {
 // The plain goose CLI makes what Migrate makes.
 func TestGooseCommandLine(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	command := filepath.Join(t.TempDir(), "goose")
 	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", command,
 		"-tags=no_clickhouse no_libsql no_mssql no_mysql no_sqlite3 no_vertica no_ydb", "github.com/pressly/goose/v3/cmd/goose")

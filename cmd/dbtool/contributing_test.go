@@ -16,6 +16,7 @@ import (
 
 	"github.com/payment-services/accounts/internal/dbcatalog"
 	"github.com/payment-services/accounts/internal/dbrules"
+	"github.com/payment-services/accounts/internal/pgtest"
 )
 
 // walkthrough are the fenced blocks of the section "Add a function, end to end" of CONTRIBUTING.md, by
@@ -59,6 +60,7 @@ func replace(t *testing.T, dir, file, old, text string) {
 // their own, which these tests have already.
 func TestContributing_WalkThrough(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	blocks := walkthrough(t)
 	shell, sql, golang := blocks[""], blocks["sql"], blocks["go"]
 	require.Len(t, shell, 4, "the scaffold, generate, and twice check")

@@ -96,6 +96,7 @@ var requests = []request{
 // they are written, and it keeps the rules once the marks are filled in.
 func TestFromNothingToATypedCall(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	dir := copyModule(t)
 	for _, r := range requests {
 		require.NoError(t, writeFunction(dir, r), r.name)
@@ -168,6 +169,7 @@ func TestFromNothingToATypedCall(t *testing.T) {
 // Filled in, a scaffold without parameters keeps every rule.
 func TestFilledInItKeepsTheRules(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	dir := copyModule(t)
 	for _, r := range requests {
 		if r.params == "" {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/internal/pgtest"
 )
 
 const oldMigration = "db/migrations/00009_create_membership_functions.sql"
@@ -49,6 +51,7 @@ func checkFiles(t *testing.T, dir string) []Violation {
 
 func TestFaultsOfMigrationFiles(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	for _, f := range slices.Concat(fileFaults, schemaFaults) {
 		t.Run(f.rule+"/"+f.name, func(t *testing.T) {
 			t.Parallel()
@@ -71,6 +74,7 @@ func TestFaultsOfMigrationFiles(t *testing.T) {
 // What is no fault: all of it on a table of the migration's own, or as squawk wants it.
 func TestWhatMigrationsMayDo(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	dir := copyTree(t)
 	write(t, dir, next, head+`CREATE TABLE accounts.pets (
     id uuid NOT NULL,

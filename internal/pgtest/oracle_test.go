@@ -66,7 +66,7 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 		"correct deactivation of a user": {body: lockA + `UPDATE accounts.users AS u SET is_active = false, version = u.version + 1, updated_at = clock_timestamp() WHERE u.id = p_a;` +
 			record("'u:' || p_a, 'i:phone:+79990000001', 'i:second_login:ann'")},
 		"correct: two users": {body: lockAB + changeA + raiseB + record("'u:' || p_a, 'u:' || p_b")},
-		"correct rename of a group": {body: `UPDATE accounts.user_groups AS g SET name = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
+		"correct rename of a group": {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
 			v_keys := ARRAY['d:user_groups', 'g:' || p_group]; v_id := accounts.record_change_v1(v_keys[:1], v_keys[2:]);`},
 		"correct change of on_second": {body: `UPDATE accounts.contact_types AS t SET on_second = 'reject', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'")},
 		"correct hard delete": {
@@ -116,11 +116,11 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 			SELECT p_b, o.contact_type_id, o.value, o.normalized, o.single FROM accounts.user_contacts AS o WHERE o.id = p_contact RETURNING ARRAY['c:' || c.id] INTO v_keys;` +
 				raiseA + raiseB + "v_keys := v_keys || ARRAY[" + phoneKeys + "]; v_id := accounts.record_change_v1(v_keys, '{}');",
 			rule: "key-missing", with: "u:"},
-		"forgets the dictionary": {body: `UPDATE accounts.user_groups AS g SET name = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
+		"forgets the dictionary": {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
 			v_keys := ARRAY['g:' || p_group]; v_id := accounts.record_change_v1('{}', v_keys);`, rule: "key-missing", with: "d:user_groups"},
-		"forgets the dependency":            {body: `UPDATE accounts.contact_types AS t SET name = 'x', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'"), rule: "key-missing", with: "t:"},
+		"forgets the dependency":            {body: `UPDATE accounts.contact_types AS t SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'"), rule: "key-missing", with: "t:"},
 		"creates a group silently":          {body: "INSERT INTO accounts.user_groups (name, name_key) VALUES ('silent', 'silent');", rule: "key-missing", with: "d:user_groups"},
-		"a dependency among the keys":       {body: `UPDATE accounts.user_groups AS g SET name = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;` + record("'d:user_groups', 'g:' || p_group"), rule: "key-place"},
+		"a dependency among the keys":       {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;` + record("'d:user_groups', 'g:' || p_group"), rule: "key-place"},
 		"declares too much":                 {body: lockA + record("'u:' || p_a"), rule: "key-extra"},
 		"declares an unknown kind":          {body: lockA + changeA + record("'u:' || p_a, 'x:' || p_a"), rule: "key-extra"},
 		"declares an identifier that stays": {body: lockA + changeA + record("'u:' || p_a, 'i:phone:+79990000001'"), rule: "key-extra"},

@@ -200,6 +200,7 @@ func TestProxy(t *testing.T) {
 
 func TestClosedClusterLeavesNoProcess(t *testing.T) {
 	t.Parallel()
+	NeedServers(t)
 	run, err := getRun(t.Context())
 	require.NoError(t, err)
 	cluster, _, dir, err := run.startCluster(t.Context(), "closed")
@@ -215,6 +216,7 @@ var child = flag.Bool("pgtest.child", false, "start servers, freeze one, and wai
 
 func TestKilledProcess(t *testing.T) {
 	t.Parallel()
+	NeedServers(t)
 	if *child {
 		s := Private(t)
 		s.Redis()

@@ -238,6 +238,7 @@ func serve(t *testing.T, writer, reader *server, number int) {
 // schema and the cache with new ones.
 func TestPreviousReleaseOnTheNewSchema(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	before, now := previous(t), current(t)
 	d := migratedBy(t, before)
 	old := start(t, before, d)
@@ -268,6 +269,7 @@ func TestPreviousReleaseOnTheNewSchema(t *testing.T) {
 // does, it says so and is not ready; no request ends in an internal error.
 func TestThisReleaseOnThePreviousSchema(t *testing.T) {
 	t.Parallel()
+	pgtest.NeedServers(t)
 	before, now := previous(t), current(t)
 	d := migratedBy(t, before)
 	reads, writes := db.NeededFunctions()
