@@ -122,12 +122,17 @@ func (s *Service) UpdateContact(ctx context.Context, id uuid.UUID, p ContactPatc
 	return s.contactAfter(ctx, id, row, err)
 }
 
-// contactAfter returns the contact that a write returned, or the current one if its version was not
-// expected.
+// contactAfter returns the contact that a write returned, or the current one, as the primary has it, if
+// its version was not expected.
 func (s *Service) contactAfter(ctx context.Context, id uuid.UUID, row write.ContactWriteV1, err error) (Contact, error) {
 	if errcode.Of(err) == errcode.PreconditionFailed {
-		if current, _, readErr := s.Contact(ctx, id); readErr == nil {
-			return current, err
+		var current read.ContactV1
+		readErr := s.router.ReadPrimary(ctx, func(ctx context.Context, q read.Querier) (err error) {
+			current, err = q.GetContactV1(ctx, id)
+			return err
+		})
+		if readErr == nil {
+			return Contact(current), err
 		}
 	}
 	return writtenContact(row), err

@@ -77,7 +77,8 @@ func (s *Service) CreateGroup(ctx context.Context, name string) (Group, error) {
 // UpdateGroup renames a group; nil leaves the name. All members show the new name at once. versions are
 // those that the group may have before; nil: any, empty: none. If it has another one, the error is
 // PreconditionFailed, and the group that is returned is the current one, or the zero value if it could
-// not be read.
+// not be read. It is read from the primary: until the other writer has invalidated it, the cache has the
+// version that was just refused.
 func (s *Service) UpdateGroup(ctx context.Context, id uuid.UUID, name *string, versions []int64) (Group, error) {
 	var key *string
 	if name != nil {
@@ -95,8 +96,15 @@ func (s *Service) UpdateGroup(ctx context.Context, id uuid.UUID, name *string, v
 		return change{row.Touched, row.OutboxID}, err
 	})
 	if errcode.Of(err) == errcode.PreconditionFailed {
-		if current, _, readErr := s.Group(ctx, id); readErr == nil {
-			return current, err
+		var rows []read.UserGroupV1
+		readErr := s.router.ReadPrimary(ctx, func(ctx context.Context, q read.Querier) (err error) {
+			rows, err = q.ListUserGroupsV1(ctx)
+			return err
+		})
+		for _, row := range rows {
+			if readErr == nil && row.ID == id {
+				return Group(row), err
+			}
 		}
 	}
 	return writtenGroup(row), err
@@ -150,8 +158,15 @@ func (s *Service) UpdateContactType(ctx context.Context, id uuid.UUID, name, onS
 		return change{row.Touched, row.OutboxID}, err
 	})
 	if errcode.Of(err) == errcode.PreconditionFailed {
-		if current, _, readErr := s.ContactType(ctx, id); readErr == nil {
-			return current, err
+		var rows []read.ContactTypeV1
+		readErr := s.router.ReadPrimary(ctx, func(ctx context.Context, q read.Querier) (err error) {
+			rows, err = q.ListContactTypesV1(ctx)
+			return err
+		})
+		for _, row := range rows {
+			if readErr == nil && row.ID == id {
+				return ContactType(row), err
+			}
 		}
 	}
 	if e, ok := errors.AsType[*errcode.Error](err); ok && e.Code == errcode.ContactTypeConflict {

@@ -112,8 +112,13 @@ func (s *Service) UpdateMembership(ctx context.Context, userID, groupID uuid.UUI
 		return change{row.Touched, row.OutboxID}, err
 	})
 	if errcode.Of(err) == errcode.PreconditionFailed {
-		if current, _, readErr := s.Membership(ctx, userID, groupID); readErr == nil {
-			return current, err
+		var current read.MembershipV1
+		readErr := s.router.ReadPrimary(ctx, func(ctx context.Context, q read.Querier) (err error) {
+			current, err = q.GetUserMembershipV1(ctx, userID, groupID)
+			return err
+		})
+		if readErr == nil {
+			return Membership(current), err
 		}
 	}
 	return writtenMembership(row), err
