@@ -39,6 +39,9 @@ const (
 	endPhone = "UPDATE accounts.user_contacts AS c SET is_active = false, deactivated_at = clock_timestamp() WHERE c.id = p_contact;\n"
 )
 
+// anyViolation is a mistake that breaks several rules, any of which may be reported.
+const anyViolation = "any"
+
 func record(keys string) string {
 	return "v_keys := ARRAY[" + keys + "]; v_id := accounts.record_change_v1(v_keys, '{}');\n"
 }
@@ -66,7 +69,7 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 		"correct deactivation of a user": {body: lockA + `UPDATE accounts.users AS u SET is_active = false, version = u.version + 1, updated_at = clock_timestamp() WHERE u.id = p_a;` +
 			record("'u:' || p_a, 'i:phone:+79990000001', 'i:second_login:ann'")},
 		"correct: two users": {body: lockAB + changeA + raiseB + record("'u:' || p_a, 'u:' || p_b")},
-		"correct rename of a group": {body: `UPDATE accounts.user_groups AS g SET name = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
+		"correct rename of a group": {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
 			v_keys := ARRAY['d:user_groups', 'g:' || p_group]; v_id := accounts.record_change_v1(v_keys[:1], v_keys[2:]);`},
 		"correct change of on_second": {body: `UPDATE accounts.contact_types AS t SET on_second = 'reject', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'")},
 		"correct hard delete": {
@@ -116,11 +119,11 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 			SELECT p_b, o.contact_type_id, o.value, o.normalized, o.single FROM accounts.user_contacts AS o WHERE o.id = p_contact RETURNING ARRAY['c:' || c.id] INTO v_keys;` +
 				raiseA + raiseB + "v_keys := v_keys || ARRAY[" + phoneKeys + "]; v_id := accounts.record_change_v1(v_keys, '{}');",
 			rule: "key-missing", with: "u:"},
-		"forgets the dictionary": {body: `UPDATE accounts.user_groups AS g SET name = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
+		"forgets the dictionary": {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
 			v_keys := ARRAY['g:' || p_group]; v_id := accounts.record_change_v1('{}', v_keys);`, rule: "key-missing", with: "d:user_groups"},
 		"forgets the dependency":            {body: `UPDATE accounts.contact_types AS t SET name = 'x', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'"), rule: "key-missing", with: "t:"},
-		"creates a group silently":          {body: "INSERT INTO accounts.user_groups (name) VALUES ('silent');", rule: "key-missing", with: "d:user_groups"},
-		"a dependency among the keys":       {body: `UPDATE accounts.user_groups AS g SET name = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;` + record("'d:user_groups', 'g:' || p_group"), rule: "key-place"},
+		"creates a group silently":          {body: "INSERT INTO accounts.user_groups (name, name_key) VALUES ('silent', 'silent');", rule: "key-missing", with: "d:user_groups"},
+		"a dependency among the keys":       {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;` + record("'d:user_groups', 'g:' || p_group"), rule: "key-place"},
 		"declares too much":                 {body: lockA + record("'u:' || p_a"), rule: "key-extra"},
 		"declares an unknown kind":          {body: lockA + changeA + record("'u:' || p_a, 'x:' || p_a"), rule: "key-extra"},
 		"declares an identifier that stays": {body: lockA + changeA + record("'u:' || p_a, 'i:phone:+79990000001'"), rule: "key-extra"},
@@ -128,6 +131,14 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 		"writes two outbox rows":            {body: lockA + changeA + recordA + recordA, rule: "one-outbox-row"},
 		"hard-deletes a contact":            {body: lockA + "DELETE FROM accounts.user_contacts AS c WHERE c.id = p_contact;" + raiseA + record(phoneKeys), rule: "hard-delete", with: "table user_contacts"},
 		"hard-deletes a user":               {body: "PERFORM accounts.lock_user_v1(p_b); DELETE FROM accounts.users AS u WHERE u.id = p_b;" + record("'u:' || p_b"), rule: "hard-delete", with: "table users"},
+		"sets a fixed version":              {body: lockA + "UPDATE accounts.users AS u SET version = 7, updated_at = clock_timestamp() WHERE u.id = p_a;" + recordA, rule: "version"},
+		"sets updated_at back":              {body: lockA + "UPDATE accounts.users AS u SET version = u.version + 1, updated_at = u.updated_at - interval '1 hour' WHERE u.id = p_a;" + recordA, rule: "updated-at"},
+		"updates on a conflict":             {body: "PERFORM accounts.lock_user_v1(p_b);" + join + raiseB + record("'u:' || p_b") + "INSERT INTO accounts.user_group_memberships AS m (user_id, group_id) VALUES (p_a, p_group) ON CONFLICT (user_id, group_id) DO UPDATE SET is_active = false;", rule: "lock"},
+		"merges":                            {body: lockA + "MERGE INTO accounts.users AS u USING (SELECT p_a AS id) AS s ON u.id = s.id WHEN MATCHED THEN UPDATE SET profile = '{\"m\": 1}', version = u.version + 1, updated_at = clock_timestamp();", rule: "key-missing"},
+		"deletes a group silently":          {body: "DELETE FROM accounts.user_groups AS g WHERE g.id = p_group;", rule: "key-missing", with: "d:user_groups"},
+		"moves a contact to another user":   {body: lockAB + "UPDATE accounts.user_contacts AS c SET user_id = p_b WHERE c.id = p_contact;" + raiseB + record("'u:' || p_b, 'c:' || p_contact"), rule: "key-missing"},
+		"renames a type and forgets it":     {body: "UPDATE accounts.contact_types AS t SET name = 'x', updated_at = clock_timestamp() WHERE t.id = p_type; v_keys := '{}'; v_id := accounts.record_change_v1(v_keys, ARRAY['t:' || p_type]);", rule: "key-missing", with: "d:contact_types"},
+		"records in a rolled-back block":    {body: lockA + changeA + "BEGIN " + recordA + " RAISE unique_violation; EXCEPTION WHEN unique_violation THEN NULL; END;", rule: anyViolation},
 		"truncates":                         {body: "TRUNCATE accounts.user_contacts;", rule: "hard-delete"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -138,7 +149,7 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 				CREATE TEMPORARY TABLE args (a uuid, b uuid, g uuid, t uuid, c uuid);
 				INSERT INTO args SELECT (accounts.create_user_v1(true, '{}', '{phone,second_login}', '{+79990000001,ann}', '{+79990000001,ann}', '{}')).id;
 				UPDATE args SET b = (SELECT u.id FROM accounts.create_user_v1(true, '{}', '{}', '{}', '{}', '{}') AS u),
-				                g = (SELECT g.id FROM accounts.create_user_group_v1('drivers') AS g),
+				                g = (SELECT g.id FROM accounts.create_user_group_v1('drivers', 'drivers') AS g),
 				                t = (SELECT t.id FROM accounts.create_contact_type_v1('telegram', 'allow') AS t);
 				UPDATE args SET c = (SELECT c.id FROM accounts.list_user_contacts_v1(a, false) AS c WHERE c.type = 'phone')`,
 				pgx.QueryExecModeSimpleProtocol)
@@ -163,6 +174,10 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
+			if planted.rule == anyViolation {
+				require.ErrorContains(t, err, "rule ")
+				return
+			}
 			require.ErrorContains(t, err, "rule "+planted.rule+":")
 			require.ErrorContains(t, err, planted.with)
 		})
@@ -174,7 +189,7 @@ func TestOracle_SeveralCallsInOneTransaction(t *testing.T) {
 	t.Parallel()
 	d := Shared(t)
 	conn := connect(t, d.WriteURL)
-	create := "SELECT accounts.create_user_group_v1($1)"
+	create := "SELECT accounts.create_user_group_v1($1, $1)"
 	tx, err := conn.Begin(t.Context())
 	require.NoError(t, err)
 	for _, name := range []string{"one", "two"} {
@@ -188,7 +203,7 @@ func TestOracle_SeveralCallsInOneTransaction(t *testing.T) {
 func TestOracle_StatementsByHand(t *testing.T) {
 	t.Parallel()
 	d := Shared(t)
-	const insert = "INSERT INTO accounts.user_groups (name) VALUES ('by hand')"
+	const insert = "INSERT INTO accounts.user_groups (name, name_key) VALUES ('by hand', 'by hand')"
 	_, err := connect(t, d.SuperURL).Exec(t.Context(), insert)
 	require.ErrorContains(t, err, "rule key-missing: a statement outside functions, table user_groups")
 	_, err = connect(t, d.MigrateURL+"&oracle.off=not+for+this+login").Exec(t.Context(), insert)
