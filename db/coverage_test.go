@@ -46,7 +46,7 @@ type catalogFunction struct {
 
 // orderExceptions are functions that several rows make wait in no order, with the reason.
 var orderExceptions = map[string]string{
-	"add_bulk_memberships_v1": "its caller has locked the users in key order, or has created them",
+	"add_bulk_memberships_v1": "its callers have created or locked the users, so that the memberships of a user have one writer",
 	"stage_import_rows_v1":    "it locks the import first, so that the rows of an import have one writer",
 }
 
@@ -337,10 +337,12 @@ func TestCoverage_ListsWhatIsMissing(t *testing.T) {
 		c := &functionCoverage{
 			functions: map[string]catalogFunction{
 				"read_v1": {"BEGIN END", false}, "one_v1": {"PERFORM FROM accounts.users AS u WHERE u.id = p_id FOR UPDATE;", true},
-				"several_v1": {several, true}, "stage_import_rows_v1": {"INSERT INTO accounts.import_rows (a) SELECT 1;", true},
-				"add_bulk_memberships_v1": {"INSERT INTO accounts.user_group_memberships (a) SELECT 1;", false},
+				"several_v1": {several, true},
 			},
 			calls: map[string]int64{}, together: map[string]bool{}, ordered: map[string]bool{"several_v1": true}, severalUsers: map[string]bool{},
+		}
+		for name := range orderExceptions {
+			c.functions[name] = catalogFunction{"INSERT INTO accounts.import_rows (a) SELECT 1;", true}
 		}
 		for name := range maps.Keys(c.functions) {
 			c.calls[name], c.together[name] = 1, true

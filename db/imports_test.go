@@ -799,6 +799,54 @@ func TestImports_TwoCallersAtOnce(t *testing.T) {
 		require.Equal(t, "pending", jobs[0].Phase)
 		require.Equal(t, jobs[0], jobs[1])
 	})
+	t.Run("claim", func(t *testing.T) {
+		t.Parallel()
+		a := open(t)
+		one, two := a.startImport("skip", false, freshRows(1, 1)...).ID, a.startImport("skip", false, freshRows(11, 1)...).ID
+		var claimed []uuid.UUID
+		claim := func(q *write.Queries) {
+			c, err := q.ClaimImportJobV1(t.Context(), nil, maxAttempts)
+			require.NoError(t, err)
+			claimed = append(claimed, c.JobID)
+		}
+		a.sideBySide(claim, claim)
+		require.Equal(t, []uuid.UUID{one, two}, claimed, "the second caller skips the job that the first claims")
+	})
+	t.Run("fail", func(t *testing.T) {
+		t.Parallel()
+		a := open(t)
+		job := a.startImport("skip", false, freshRows(1, 2)...)
+		claim := a.claim()
+		for claim.RowLimit != 1 {
+			a.fail(claim, ptr("invalid"), nil)
+			claim = a.claim()
+		}
+		var errs []error
+		fail := func(q *write.Queries) {
+			errs = append(errs, q.FailImportChunkV1(t.Context(), write.FailImportChunkV1Params{
+				JobID: claim.JobID, Attempt: claim.Attempt, ErrorCode: "DATABASE_ERROR", ErrorMessage: "too slow", RowCode: ptr("invalid"),
+			}))
+		}
+		a.overlap(commit, fail, fail)
+		require.Equal(t, []error{nil, nil}, errs)
+		require.Equal(t, []string{"2 invalid invalid", "3"}, a.importOutcomes(job.ID), "one attempt gives up one row")
+		require.EqualValues(t, 1, a.job(job.ID).Done)
+	})
+	t.Run("cancel", func(t *testing.T) {
+		t.Parallel()
+		a := open(t)
+		id := a.startImport("skip", false, freshRows(1, 3)...).ID
+		var jobs []write.ImportJobV1
+		cancel := func(q *write.Queries) {
+			job, err := q.CancelImportJobV1(t.Context(), id)
+			require.NoError(t, err)
+			jobs = append(jobs, job)
+		}
+		a.overlap(commit, cancel, cancel)
+		require.Len(t, jobs, 2)
+		require.Equal(t, "cancelled", jobs[0].Phase)
+		require.Equal(t, jobs[0], jobs[1])
+	})
 	t.Run("delete", func(t *testing.T) {
 		t.Parallel()
 		a := open(t)

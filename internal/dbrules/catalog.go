@@ -41,7 +41,7 @@ var catalogRules = []catalogRule{
 		"call it accounts.<verb>_<noun>_v1"},
 		about("has no version in its name", `p.proname !~ '^[a-z]+(_[a-z]+)*_v[1-9][0-9]*$'`)},
 	{Rule{"function-overloaded", "which of two functions is called would depend on the types of the arguments",
-		"give one of them another name, or the next version"},
+		"give each function one name and parameters of exact types: another name, or the next version"},
 		`SELECT 'accounts.' || p.proname, 'exists ' || count(*) || ' times' FROM pg_proc AS p
 		  WHERE p.pronamespace::regnamespace::text = ANY ('{accounts,contract}') GROUP BY p.proname HAVING count(*) > 1
 		  UNION ALL ` + about("has a VARIADIC or polymorphic parameter", `(p.provariadic <> 0 OR p.proargtypes::oid[] &&

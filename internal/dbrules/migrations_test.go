@@ -30,7 +30,7 @@ var fileFaults = []fault{
 	{"mark", fillIn, next + "\n" + head + "-- FILL IN: the body\n" + foot},
 	{"mark in a query", fillIn, "db/queries/read/x.sql\n-- FILL IN: the arguments\n"},
 	{"lock", migrationLock, next + "\n" + head + "LOCK TABLE accounts.users IN EXCLUSIVE MODE;\n" + foot},
-	{"every row", migrationLock, next + "\n" + head + "UPDATE accounts.users SET version = version + 1;\n" + foot},
+	{"every row", migrationLock, next + "\n" + head + "UPDATE accounts.import_jobs SET done = 0;\n" + foot},
 }
 
 func checkFiles(t *testing.T, dir string) []Violation {

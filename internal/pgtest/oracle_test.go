@@ -39,6 +39,9 @@ const (
 	endPhone = "UPDATE accounts.user_contacts AS c SET is_active = false, deactivated_at = clock_timestamp() WHERE c.id = p_contact;\n"
 )
 
+// anyViolation is a mistake that breaks several rules, any of which may be reported.
+const anyViolation = "any"
+
 func record(keys string) string {
 	return "v_keys := ARRAY[" + keys + "]; v_id := accounts.record_change_v1(v_keys, '{}');\n"
 }
@@ -118,7 +121,7 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 			rule: "key-missing", with: "u:"},
 		"forgets the dictionary": {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
 			v_keys := ARRAY['g:' || p_group]; v_id := accounts.record_change_v1('{}', v_keys);`, rule: "key-missing", with: "d:user_groups"},
-		"forgets the dependency":            {body: `UPDATE accounts.contact_types AS t SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'"), rule: "key-missing", with: "t:"},
+		"forgets the dependency":            {body: `UPDATE accounts.contact_types AS t SET name = 'x', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'"), rule: "key-missing", with: "t:"},
 		"creates a group silently":          {body: "INSERT INTO accounts.user_groups (name, name_key) VALUES ('silent', 'silent');", rule: "key-missing", with: "d:user_groups"},
 		"a dependency among the keys":       {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;` + record("'d:user_groups', 'g:' || p_group"), rule: "key-place"},
 		"declares too much":                 {body: lockA + record("'u:' || p_a"), rule: "key-extra"},
@@ -128,6 +131,14 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 		"writes two outbox rows":            {body: lockA + changeA + recordA + recordA, rule: "one-outbox-row"},
 		"hard-deletes a contact":            {body: lockA + "DELETE FROM accounts.user_contacts AS c WHERE c.id = p_contact;" + raiseA + record(phoneKeys), rule: "hard-delete", with: "table user_contacts"},
 		"hard-deletes a user":               {body: "PERFORM accounts.lock_user_v1(p_b); DELETE FROM accounts.users AS u WHERE u.id = p_b;" + record("'u:' || p_b"), rule: "hard-delete", with: "table users"},
+		"sets a fixed version":              {body: lockA + "UPDATE accounts.users AS u SET version = 7, updated_at = clock_timestamp() WHERE u.id = p_a;" + recordA, rule: "version"},
+		"sets updated_at back":              {body: lockA + "UPDATE accounts.users AS u SET version = u.version + 1, updated_at = u.updated_at - interval '1 hour' WHERE u.id = p_a;" + recordA, rule: "updated-at"},
+		"updates on a conflict":             {body: "PERFORM accounts.lock_user_v1(p_b);" + join + raiseB + record("'u:' || p_b") + "INSERT INTO accounts.user_group_memberships AS m (user_id, group_id) VALUES (p_a, p_group) ON CONFLICT (user_id, group_id) DO UPDATE SET is_active = false;", rule: "lock"},
+		"merges":                            {body: lockA + "MERGE INTO accounts.users AS u USING (SELECT p_a AS id) AS s ON u.id = s.id WHEN MATCHED THEN UPDATE SET profile = '{\"m\": 1}', version = u.version + 1, updated_at = clock_timestamp();", rule: "key-missing"},
+		"deletes a group silently":          {body: "DELETE FROM accounts.user_groups AS g WHERE g.id = p_group;", rule: "key-missing", with: "d:user_groups"},
+		"moves a contact to another user":   {body: lockAB + "UPDATE accounts.user_contacts AS c SET user_id = p_b WHERE c.id = p_contact;" + raiseB + record("'u:' || p_b, 'c:' || p_contact"), rule: "key-missing"},
+		"renames a type and forgets it":     {body: "UPDATE accounts.contact_types AS t SET name = 'x', updated_at = clock_timestamp() WHERE t.id = p_type; v_keys := '{}'; v_id := accounts.record_change_v1(v_keys, ARRAY['t:' || p_type]);", rule: "key-missing", with: "d:contact_types"},
+		"records in a rolled-back block":    {body: lockA + changeA + "BEGIN " + recordA + " RAISE unique_violation; EXCEPTION WHEN unique_violation THEN NULL; END;", rule: anyViolation},
 		"truncates":                         {body: "TRUNCATE accounts.user_contacts;", rule: "hard-delete"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,6 +172,10 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 			err = writer.QueryRow(t.Context(), "SELECT * FROM accounts.planted_v1($1, $2, $3, $4, $5)", args[:]...).Scan(&touched, &outbox)
 			if planted.rule == "" {
 				require.NoError(t, err)
+				return
+			}
+			if planted.rule == anyViolation {
+				require.ErrorContains(t, err, "rule ")
 				return
 			}
 			require.ErrorContains(t, err, "rule "+planted.rule+":")
