@@ -118,7 +118,7 @@ func TestOracle_PlantedMistakes(t *testing.T) {
 			rule: "key-missing", with: "u:"},
 		"forgets the dictionary": {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;
 			v_keys := ARRAY['g:' || p_group]; v_id := accounts.record_change_v1('{}', v_keys);`, rule: "key-missing", with: "d:user_groups"},
-		"forgets the dependency":            {body: `UPDATE accounts.contact_types AS t SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'"), rule: "key-missing", with: "t:"},
+		"forgets the dependency":            {body: `UPDATE accounts.contact_types AS t SET name = 'x', updated_at = clock_timestamp() WHERE t.id = p_type;` + record("'d:contact_types'"), rule: "key-missing", with: "t:"},
 		"creates a group silently":          {body: "INSERT INTO accounts.user_groups (name, name_key) VALUES ('silent', 'silent');", rule: "key-missing", with: "d:user_groups"},
 		"a dependency among the keys":       {body: `UPDATE accounts.user_groups AS g SET name = 'x', name_key = 'x', updated_at = clock_timestamp() WHERE g.id = p_group;` + record("'d:user_groups', 'g:' || p_group"), rule: "key-place"},
 		"declares too much":                 {body: lockA + record("'u:' || p_a"), rule: "key-extra"},
