@@ -863,45 +863,4 @@ func TestImports_TwoCallersAtOnce(t *testing.T) {
 		require.Equal(t, []int64{4, 0}, deleted, "the second caller skips the rows that the first deletes")
 		require.Zero(t, a.count("import_rows"))
 	})
-	t.Run("claim", func(t *testing.T) {
-		t.Parallel()
-		a := open(t)
-		job := a.startImport("skip", false, freshRows(1, 3)...)
-		var errs []error
-		claim := func(q *write.Queries) {
-			_, err := q.ClaimImportJobV1(t.Context(), &job.ID, maxAttempts)
-			errs = append(errs, err)
-		}
-		a.sideBySide(claim, claim)
-		require.Equal(t, []error{nil, pgx.ErrNoRows}, errs, "the second caller skips the job that the first claims")
-	})
-	t.Run("cancel", func(t *testing.T) {
-		t.Parallel()
-		a := open(t)
-		job := a.startImport("skip", false, freshRows(1, 3)...)
-		var phases []string
-		cancel := func(q *write.Queries) {
-			cancelled, err := q.CancelImportJobV1(t.Context(), job.ID)
-			require.NoError(t, err)
-			phases = append(phases, cancelled.Phase)
-		}
-		a.overlap(commit, cancel, cancel)
-		require.Equal(t, []string{"cancelled", "cancelled"}, phases)
-	})
-	t.Run("fail", func(t *testing.T) {
-		t.Parallel()
-		a := open(t)
-		job := a.startImport("skip", false, freshRows(1, 3)...)
-		var claim write.ImportClaimV1
-		for claim.RowLimit != 1 {
-			claim = a.claim()
-		}
-		fail := func(q *write.Queries) {
-			require.NoError(t, q.FailImportChunkV1(t.Context(), write.FailImportChunkV1Params{
-				JobID: job.ID, Attempt: claim.Attempt, ErrorCode: "DATABASE_ERROR", ErrorMessage: "refused", RowCode: ptr("invalid"),
-			}))
-		}
-		a.overlap(commit, fail, fail)
-		require.EqualValues(t, 1, a.job(job.ID).Done, "the second caller sees that the attempt has ended")
-	})
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/payment-services/accounts/internal/pgtest"
 )
 
 const tablesQuery = `SELECT c.relname::text FROM pg_class AS c
@@ -170,8 +172,8 @@ func TestLogins_CannotHarmThePrimary(t *testing.T) {
 // What cannot be revoked; docs/operations.md tells what limits it. A change of PostgreSQL here is news.
 func TestLogins_WhatCannotBeRevoked(t *testing.T) {
 	t.Parallel()
-	a := open(t)
-	tx, err := connect(t, a.PrimaryReadURL).Begin(t.Context())
+	s := pgtest.Private(t) // roles belong to the whole server
+	tx, err := connect(t, s.PrimaryReadURL).Begin(t.Context())
 	require.NoError(t, err)
 	for _, allowed := range []string{
 		"SET statement_timeout = 0", "SET default_transaction_read_only = off", "SELECT pg_sleep(0)", "SELECT pg_notify('a', 'b')", "LISTEN a",
@@ -181,13 +183,13 @@ func TestLogins_WhatCannotBeRevoked(t *testing.T) {
 		if allowed == "SET TRANSACTION READ WRITE" {
 			requireState(t, err, "25001", "", "") // after the first statement; a new transaction may
 			require.NoError(t, tx.Rollback(t.Context()))
-			tx, err = connect(t, a.PrimaryReadURL).BeginTx(t.Context(), pgx.TxOptions{AccessMode: pgx.ReadWrite})
+			tx, err = connect(t, s.PrimaryReadURL).BeginTx(t.Context(), pgx.TxOptions{AccessMode: pgx.ReadWrite})
 			require.NoError(t, err)
 			continue
 		}
 		require.NoError(t, err, allowed)
 	}
-	require.NoError(t, tx.Rollback(t.Context())) // the shared servers keep their password
+	require.NoError(t, tx.Rollback(t.Context()))
 }
 
 func TestReaderCannotWrite(t *testing.T) {
