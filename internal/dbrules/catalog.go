@@ -37,7 +37,7 @@ func about(what, condition string) string {
 const wrongTypes = `'{json,real,money,bpchar,timestamp,timetz,xml,oid,json[],real[],money[],bpchar[],timestamp[],timetz[]}'::regtype[]::oid[]`
 
 var catalogRules = []catalogRule{
-	{Rule{"function-version", "a caller names the version that it was written for; without one no change can stand beside the old function",
+	{Rule{"function-version", "a caller names the version that it was written for; without a version, a changed function cannot exist beside the old one",
 		"call it accounts.<verb>_<noun>_v1"},
 		about("has no version in its name", `p.proname !~ '^[a-z]+(_[a-z]+)*_v[1-9][0-9]*$'`)},
 	{Rule{"function-overloaded", "which of two functions is called would depend on the types of the arguments",
@@ -52,7 +52,7 @@ var catalogRules = []catalogRule{
 	{Rule{"function-security-definer", "its callers have no right on any table: it runs with the owner's, or it fails",
 		"add SECURITY DEFINER to its head"},
 		about("is not SECURITY DEFINER", `NOT p.prosecdef`)},
-	{Rule{"function-search-path", "who calls it could put an object of theirs before the one that is meant, and it runs with the owner's rights",
+	{Rule{"function-search-path", "the function runs with the owner's rights, and a caller could create an object that the function finds before the intended one",
 		"add SET search_path = pg_catalog, pg_temp to its head"},
 		about("does not pin its search_path", `p.proconfig IS DISTINCT FROM ARRAY['search_path=pg_catalog, pg_temp']`)},
 	{Rule{"function-owner", "SECURITY DEFINER runs with the owner's rights, which must be those of accounts_owner and no more",
@@ -81,7 +81,7 @@ var catalogRules = []catalogRule{
 		`SELECT p.oid::regprocedure::text, 'is granted to ' || g.grantee::regrole FROM pg_proc AS p CROSS JOIN aclexplode(p.proacl) AS g
 		  WHERE p.pronamespace::regnamespace::text = ANY ('{accounts,contract}') AND g.grantee NOT IN (0, p.proowner)
 		    AND (g.is_grantable OR g.grantee::regrole::text NOT IN ('accounts_owner', 'accounts_read', 'accounts_write'))`},
-	{Rule{"read-volatile", "who reads may be on a replica, where a function that writes fails, and has been promised that nothing is written",
+	{Rule{"read-volatile", "a read may run on a replica, where a function that writes fails, and the cache relies on reads that change nothing",
 		"declare it STABLE, or grant it to accounts_write alone"},
 		about("is granted to accounts_read and not STABLE", mayRead+` AND p.provolatile <> 's'`)},
 	{Rule{"write-stable", "in the snapshot of a STABLE function its own changes are invisible, and PostgreSQL refuses them",
@@ -97,7 +97,7 @@ var catalogRules = []catalogRule{
 		  WHERE p.pronamespace::regnamespace::text = ANY ('{accounts,contract}') AND ` + mayWrite + ` AND ` + notInternal + `
 		    AND NOT CASE WHEN c.oid IS NULL THEN NOT p.proretset AND y.typtype = ANY ('{b,p}') AND p.prorettype <> 'record'::regtype
 		                 ELSE p.proretset AND c.relname ~ '` + contractName + `' END`},
-	{Rule{"table-comment", "a table without a word is understood by its author alone", "COMMENT ON TABLE ... IS '...';"},
+	{Rule{"table-comment", "the comment tells readers what the rows of the table are", "COMMENT ON TABLE ... IS '...';"},
 		`SELECT c.oid::regclass::text, 'has no COMMENT' FROM pg_class AS c` + isOurs + `obj_description(c.oid, 'pg_class') IS NULL`},
 	{Rule{"table-primary-key", "rows that cannot be told apart cannot be locked in order, updated or replicated one by one",
 		"CONSTRAINT <table>_pkey PRIMARY KEY (...)"},

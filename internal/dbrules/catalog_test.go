@@ -86,7 +86,7 @@ var catalogFaults = []fault{
 	{"none", "table-comment", pets + "COMMENT ON TABLE accounts.pets IS NULL;"},
 	{"none", "table-primary-key", "CREATE TABLE accounts.pets (id uuid); COMMENT ON TABLE accounts.pets IS 'Pets.';"},
 	{"takes rows", "contract-empty", returning("") + "ALTER TABLE accounts.pet_v1 DROP CONSTRAINT pet_v1_is_a_contract;"},
-	{"by nobody", "contract-used", fmt.Sprintf(contract, "")},
+	{"by no function", "contract-used", fmt.Sprintf(contract, "")},
 	{"array", "contract-nullable", returning("names text[],")},
 	{"interval", "contract-nullable", returning("age interval,")},
 	{"none", "foreign-key-index", pets + usesPets +
@@ -94,7 +94,7 @@ var catalogFaults = []fault{
 	{"of other columns first", "foreign-key-index", pets + usesPets +
 		"ALTER TABLE accounts.pets ADD CONSTRAINT pets_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES accounts.users (id);" +
 		"CREATE INDEX pets_id_owner_id_idx ON accounts.pets (id, owner_id);"},
-	{"by nobody", "foreign-key-used", pets + "CREATE INDEX pets_owner_id_idx ON accounts.pets (owner_id);" +
+	{"by no function", "foreign-key-used", pets + "CREATE INDEX pets_owner_id_idx ON accounts.pets (owner_id);" +
 		"ALTER TABLE accounts.pets ADD CONSTRAINT pets_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES accounts.users (id);"},
 	{"twice", "foreign-key-used", "ALTER TABLE accounts.user_contacts " +
 		"ADD CONSTRAINT user_contacts_again_fkey FOREIGN KEY (user_id) REFERENCES accounts.users (id);"},

@@ -41,7 +41,7 @@ var fileRules = []Rule{
 		"git restore it, and make the change in a new migration"},
 	{migrationTimeout, "a DDL statement that waits for a lock makes every later statement on the table wait too, without limit",
 		"let SET LOCAL lock_timeout = '5s'; be the first statement of Up and of Down (SET in a NO TRANSACTION migration)"},
-	{migrationLock, "the service uses this table while the migration runs, and would stand still as long",
+	{migrationLock, "the service uses this table while the migration runs, and its requests would wait until the migration ends",
 		"do it without a long lock: CREATE INDEX CONCURRENTLY in a separate NO TRANSACTION migration, NOT VALID and then " +
 			"VALIDATE CONSTRAINT, a new column beside the old one, rows changed in batches (https://squawkhq.com/docs/rules); " +
 			"where the table is known to be small, put above the statement -- squawk-ignore <squawk's rule>, or for the others " + longLockMark + "<reason>"},

@@ -68,7 +68,7 @@ var objectRules = []Rule{
 // schemaRuleList looks at the statements of migrations (schema.go).
 var schemaRuleList = []Rule{
 	{migrationSyntax, "PostgreSQL cannot parse it", "correct it at this line"},
-	{migrationBackfill, "the locks of the DDL are held while the rows are changed, and the service stands still as long",
+	{migrationBackfill, "the locks of the DDL are held while the rows are changed, and requests of the service wait until then",
 		"change the schema in one migration, and the rows in the next, in batches; or above the statement: -- allow migration-backfill: <reason>"},
 	{migrationDo, "the rules and squawk do not see what a DO block or a temporary function does, and it may do something else in another database",
 		"write the statements themselves; or above it: -- allow migration-do: <reason>"},
