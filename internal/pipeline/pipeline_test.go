@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -101,7 +102,7 @@ func (b *bed) echo(ctx context.Context, text string) <-chan string {
 	return answer
 }
 
-func TestCommandsThatComeMeanwhileGoTogetherAndKeepTheirAnswers(t *testing.T) {
+func TestPipeline_ConcurrentCommandsShareOneRoundTrip(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
 	b.hold.Lock()
@@ -123,7 +124,7 @@ func TestCommandsThatComeMeanwhileGoTogetherAndKeepTheirAnswers(t *testing.T) {
 	require.Empty(t, b.begun)
 }
 
-func TestAnErrorOfOneCommandIsNobodyElses(t *testing.T) {
+func TestPipeline_ErrorOfOneCommandDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
 	b.occupy(t)
@@ -137,7 +138,7 @@ func TestAnErrorOfOneCommandIsNobodyElses(t *testing.T) {
 	require.Equal(t, "good", <-good)
 }
 
-func TestWhoHasLeftAlreadySendsNothing(t *testing.T) {
+func TestPipeline_EndedContextSendsNothing(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
 	ctx, leave := context.WithCancel(t.Context())
@@ -149,7 +150,7 @@ func TestWhoHasLeftAlreadySendsNothing(t *testing.T) {
 }
 
 // The lead goes on from batch to batch, whatever became of the ones before.
-func TestManyCallersAtOnce(t *testing.T) {
+func TestPipeline_ManyConcurrentCallers(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
 	go func() {
@@ -171,7 +172,7 @@ func TestManyCallersAtOnce(t *testing.T) {
 	require.Zero(t, b.Waiting())
 }
 
-func TestACommandWhoseTurnComesTooLateIsNotSent(t *testing.T) {
+func TestPipeline_ExpiredCommandIsNotSent(t *testing.T) {
 	t.Parallel()
 	const short = 100 * time.Millisecond
 	b := newBed(t, short)
@@ -185,7 +186,7 @@ func TestACommandWhoseTurnComesTooLateIsNotSent(t *testing.T) {
 	require.Empty(t, b.begun)
 }
 
-func TestAPanicIsNobodysAnswer(t *testing.T) {
+func TestPipeline_PanicFailsEveryCommandOfTheBatch(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
 	b.occupy(t)
@@ -218,18 +219,24 @@ func TestAPanicIsNobodysAnswer(t *testing.T) {
 	require.Zero(t, b.Waiting())
 }
 
-// panics is a hook that breaks every batch.
+// panics is a hook that panics in every batch with an EXISTS. The commands that go-redis sends on a new
+// connection, which another goroutine may open at the same time, are left alone.
 type panics struct{}
 
 func (panics) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (panics) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
-func (panics) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(context.Context, []redis.Cmder) error { panic("a fault") }
+func (panics) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Name() == "exists" }) {
+			panic("a defect")
+		}
+		return next(ctx, cmds)
+	}
 }
 
-func TestAFrozenRedisFailsEveryCommand(t *testing.T) {
+func TestPipeline_FrozenRedisFailsEveryCommand(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 100*time.Millisecond)
 	require.NoError(t, b.server.Freeze())
@@ -239,7 +246,7 @@ func TestAFrozenRedisFailsEveryCommand(t *testing.T) {
 	require.NoError(t, b.server.Thaw())
 }
 
-func TestScriptsRunAlsoWhenRedisDoesNotKnowThem(t *testing.T) {
+func TestPipeline_UnknownScriptIsLoaded(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, timeout)
 	script := redis.NewScript("return {KEYS[1], ARGV[1]}")
