@@ -49,6 +49,19 @@ func limitMemory() int64 {
 	return limit
 }
 
+// sendBufferBytes is the send buffer of each connection of the API. The kernel would let it grow to 4 MiB, so
+// that clients that do not read large answers would use up the memory of a container.
+const sendBufferBytes = 256 << 10
+
+// limitSendBuffer sets the send buffer of a listening socket, which its connections inherit.
+func limitSendBuffer(_, _ string, socket syscall.RawConn) error {
+	var failed error
+	err := socket.Control(func(fd uintptr) {
+		failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, sendBufferBytes)
+	})
+	return errors.Join(err, failed)
+}
+
 // checkTemporaryFolder tries whether uploads can be stored.
 func checkTemporaryFolder() error {
 	file, err := os.CreateTemp("", "accounts-upload-*")
@@ -125,7 +138,7 @@ func serve(ctx context.Context) (err error) {
 		},
 	})
 
-	listener, err := net.Listen("tcp", cfg.HTTPAddr)
+	listener, err := (&net.ListenConfig{Control: limitSendBuffer}).Listen(ctx, "tcp", cfg.HTTPAddr)
 	if err != nil {
 		return fmt.Errorf("HTTP_ADDR: %w", err)
 	}

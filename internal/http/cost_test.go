@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -76,4 +77,25 @@ func TestBodyMemory_IsShared(t *testing.T) {
 	(<-held).ok(http.StatusOK, nil)
 	s.call(http.MethodPost, "/accounts/sample", large).ok(http.StatusOK, nil)
 	require.True(t, s.bodyMemory.TryAcquire(size), "memory was not given back")
+}
+
+// TestAnswerMemory_IsShared: clients that do not read large answers must not use up the memory.
+func TestAnswerMemory_IsShared(t *testing.T) {
+	t.Parallel()
+	s := newBareAPI(t)
+	size := freeAnswerBytes
+	for path, access := range map[string]access{"/accounts/large": readAccess, "/accounts/written": writeAccess} {
+		s.add(route{method: http.MethodGet, path: path, id: path, access: access, status: http.StatusOK,
+			handle: func(_ context.Context, w *response, _ *input) error {
+				return w.json(http.StatusOK, strings.Repeat("x", size))
+			}})
+	}
+	s.call(http.MethodGet, "/accounts/large", "").ok(http.StatusOK, nil)
+	require.True(t, s.answerMemory.TryAcquire(defaultAnswerMemory), "memory was not given back")
+	a := s.call(http.MethodGet, "/accounts/large", "")
+	a.problem(errcode.Overloaded)
+	require.Equal(t, "1", a.Header().Get("Retry-After"))
+	s.call(http.MethodGet, "/accounts/written", "").ok(http.StatusOK, nil) // what was done is always answered
+	size = freeAnswerBytes - 2 // and two quotes
+	s.call(http.MethodGet, "/accounts/large", "").ok(http.StatusOK, nil)
 }

@@ -108,7 +108,10 @@ func (a *API) operation(rt *route) *huma.Operation {
 		op.RequestBody = uploadBody
 	}
 	if op.RequestBody != nil {
-		codes = append(codes, errcode.PayloadTooLarge, errcode.UnsupportedMediaType, errcode.Overloaded)
+		codes = append(codes, errcode.PayloadTooLarge, errcode.UnsupportedMediaType)
+	}
+	if op.RequestBody != nil || rt.access == readAccess { // a large body, or a large answer
+		codes = append(codes, errcode.Overloaded)
 	}
 	a.addSuccess(op, rt)
 	a.addErrors(op, rt.path, append(codes, errcode.Internal))

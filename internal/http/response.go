@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/payment-services/accounts/internal/accounts"
 	"github.com/payment-services/accounts/internal/auth"
 	"github.com/payment-services/accounts/internal/errcode"
@@ -27,7 +29,17 @@ const (
 	lingerWindow = 64 << 10
 	// maxLinger bounds the time for such a client. 16 MiB at 30 Mbit/s take as long.
 	maxLinger = 5 * time.Second
+	// freeAnswerBytes of each answer are not counted against answerMemory.
+	freeAnswerBytes = 64 << 10
+	// defaultAnswerMemory bounds the large answers that are sent at once: 30 pages of 100 full profiles. A
+	// client that does not read its answer holds the memory until the write deadline.
+	defaultAnswerMemory = 48 << 20
 )
+
+var errTooManyAnswers = &errcode.Error{
+	Code: errcode.Overloaded, RetryAfter: time.Second,
+	Message: "the service is sending too many large answers at the moment; try again later, or ask for fewer items",
+}
 
 // response is one answer on its way out, and what the log line will say about it.
 type response struct {
@@ -37,7 +49,8 @@ type response struct {
 	principal auth.Principal
 	origin    accounts.Origin
 	caller    caller
-	compress  bool // the route's answers are worth it, and the client understands
+	memory    *semaphore.Weighted // bytes of large answers; nil: this one is not limited
+	compress  bool                // the route's answers are worth it, and the client understands
 
 	unread      io.Reader // the request's body, until it was read to its end; nil if it has none
 	waitsToSend bool      // the client sends the body after a 100 Continue only
@@ -142,11 +155,17 @@ func (w *response) answer(status int, a accounts.Answer) {
 	w.send(status, a.Body)
 }
 
-// json sends v.
+// json sends v. A read may get errTooManyAnswers instead. A write may not: its change was made.
 func (w *response) json(status int, v any) error {
 	body, err := encode(v)
 	if err != nil {
 		return err
+	}
+	if large := int64(len(body)) - freeAnswerBytes; large > 0 && w.memory != nil {
+		if !w.memory.TryAcquire(large) {
+			return errTooManyAnswers
+		}
+		defer w.memory.Release(large)
 	}
 	w.Header()["Content-Type"] = applicationJSON
 	w.send(status, body)

@@ -83,6 +83,7 @@ type API struct {
 	maxBodyBytes int64
 	bodyTimeout  time.Duration
 	bodyMemory   *semaphore.Weighted // bytes of bodies
+	answerMemory *semaphore.Weighted // bytes of large answers
 	drainDelay   time.Duration
 	draining     atomic.Bool
 
@@ -152,6 +153,7 @@ func New(cfg Config) *API {
 		cfg.BodyMemory = defaultBodyMemory
 	}
 	a.bodyMemory = semaphore.NewWeighted(cfg.BodyMemory)
+	a.answerMemory = semaphore.NewWeighted(defaultAnswerMemory)
 	a.limits = cfg.Limits
 	a.requests, a.guesses = newLimiter(cfg.Limits.PerMinute), newLimiter(cfg.Limits.NotFoundPerMinute)
 	a.entry = http.HandlerFunc(a.dispatch)
@@ -216,6 +218,9 @@ func (a *API) answer(w *response, r *http.Request, rt *route) {
 	if rt.compress {
 		w.Header().Add("Vary", "Accept-Encoding")
 		w.compress = acceptsGzip(r)
+	}
+	if rt.access == readAccess {
+		w.memory = a.answerMemory
 	}
 	err := rt.access.check(&w.principal, r)
 	if err == nil {
