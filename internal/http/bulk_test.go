@@ -80,7 +80,7 @@ func TestBulk(t *testing.T) {
 		require.ElementsMatch(t, want, s.bulk("", body).problem(errcode.Validation).faults(), "%.100s", body)
 	}
 	p = s.bulk("?on_conflict=overwrite&dry_run=1&x=", `{`).problem(errcode.Validation)
-	require.Equal(t, []string{"body invalid_json"}, p.faults())
+	require.Equal(t, []string{"body invalid_json", "x unknown", "dry_run invalid_boolean", "on_conflict unknown"}, p.faults())
 	p = s.bulk("?on_conflict=overwrite&dry_run=1&x=", `{"users":1}`).problem(errcode.Validation)
 	require.Equal(t, []string{"x unknown", "dry_run invalid_boolean", "on_conflict unknown", "users invalid_type"}, p.faults())
 }
