@@ -73,7 +73,7 @@ func TestBulk(t *testing.T) {
 		`{"users":[{}]}`: {"users[0].phone required", "users[0].user_groups required"},
 		`{"users":[{"phone":1,"user_groups":"a","profile":null},{"phone":"","user_groups":[1],"id":1},3]}`: {
 			"users[0].phone invalid_type", "users[0].profile null", "users[0].user_groups invalid_type",
-			"users[1].id unknown", "users[1].user_groups[0] invalid_type", "users[2] invalid_type",
+			"users[1].id unknown", "users[1].phone empty", "users[1].user_groups[0] invalid_type", "users[2] invalid_type",
 		},
 		`{"users":[` + strings.Repeat(`{},`, 1000) + `{}]}`: {"users too_many"},
 	} {

@@ -96,6 +96,6 @@ func TestAnswerMemory_IsShared(t *testing.T) {
 	a.problem(errcode.Overloaded)
 	require.Equal(t, "1", a.Header().Get("Retry-After"))
 	s.call(http.MethodGet, "/accounts/written", "").ok(http.StatusOK, nil) // what was done is always answered
-	size = freeAnswerBytes - 2 // and two quotes
+	size = freeAnswerBytes - 2                                             // and two quotes
 	s.call(http.MethodGet, "/accounts/large", "").ok(http.StatusOK, nil)
 }
