@@ -78,16 +78,23 @@ func newLogger(cfg Core, out io.Writer) (*slog.Logger, *logFile, func() error, e
 	}
 	lines := newLogWriter(out)
 	closeLog := func() error {
-		lines.Flush()
+		if !lines.Flush() {
+			return errors.New("the last lines of the log could not be written in time")
+		}
 		return closeFile()
 	}
 	options := &slog.HandlerOptions{Level: level}
+	var log *slog.Logger
 	switch cfg.LogFormat {
 	case "json":
-		return slog.New(lineHandler{slog.NewJSONHandler(lines, options), lines}), file, closeLog, nil
+		log = slog.New(lineHandler{slog.NewJSONHandler(lines, options), lines})
 	case "text":
-		return slog.New(slog.NewTextHandler(lines, options)), file, closeLog, nil
+		log = slog.New(slog.NewTextHandler(lines, options))
 	default:
 		return nil, nil, nil, errors.New("LOG_FORMAT: want json or text")
 	}
+	lines.report = func(dropped int) {
+		log.Warn("log lines were dropped because they could not be written", "since_start", dropped)
+	}
+	return log, file, closeLog, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"sync"
+	"syscall"
 )
 
 // logFile is a file that is appended to and can be opened again under its name after a log rotation has
@@ -29,7 +30,8 @@ func (f *logFile) Write(p []byte) (int, error) {
 // Reopen opens the file again, and creates it if there is none. If that fails, the file that is open
 // stays in use.
 func (f *logFile) Reopen() error {
-	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	// O_NONBLOCK: to open a FIFO that is not read is an error then, and otherwise would not return.
+	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
 	if err != nil {
 		return err
 	}

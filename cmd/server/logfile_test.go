@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -40,6 +41,10 @@ func TestLogFile_ReopenFollowsTheName(t *testing.T) {
 	require.NoError(t, os.Mkdir(path, 0o700))
 	require.Error(t, f.Reopen())
 	write("5") // to the file that was open
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	require.ErrorIs(t, f.Reopen(), syscall.ENXIO, "a FIFO that is not read")
+	write("6")
 	require.NoError(t, f.Close())
 }
 
@@ -71,6 +76,7 @@ func TestServe_SIGHUP(t *testing.T) {
 		return err == nil
 	}, 10*time.Second, time.Millisecond, "the log file is opened again")
 	require.Empty(t, ended, "the signal ended the server")
+	require.True(t, signal.Ignored(syscall.SIGPIPE), "a log collector that ends would end the server")
 	stop()
 	require.NoError(t, <-ended)
 	content, err := os.ReadFile(path)

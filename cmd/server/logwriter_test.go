@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -50,30 +51,55 @@ func TestLogLinesShareAWriteAndNoneIsLost(t *testing.T) {
 	w.Flush() // nothing to wait for
 }
 
-func TestALogThatIsNotReadHoldsItsWritersUp(t *testing.T) {
+func TestLogWriter_DropsLinesOfALogThatIsNotRead(t *testing.T) {
 	t.Parallel()
 	out := &slowOut{begun: make(chan struct{}, 1000)}
 	w := newLogWriter(out)
+	w.report = func(dropped int) { fmt.Fprintf(w, "dropped %d\n", dropped) }
 	out.hold.Lock()
-	line := bytes.Repeat([]byte("x"), maxUnwritten+1)
+	line := append(bytes.Repeat([]byte("x"), maxUnwritten/2-1), '\n')
 	_, _ = w.Write(line)
 	<-out.begun
-	_, _ = w.Write(line)
-	var third sync.WaitGroup
-	var written bool
-	third.Go(func() {
+	for range 5 { // two fit
 		_, _ = w.Write(line)
-		written = true
-	})
-	w.mu.Lock()
-	held := len(w.buffer)
-	w.mu.Unlock()
-	require.Equal(t, len(line), held) // the third is not among them
+	}
+	require.False(t, w.Flush(), "it does not wait without end")
 	out.hold.Unlock()
-	third.Wait()
-	w.Flush()
-	require.True(t, written)
-	require.Equal(t, 3*len(line), out.text.Len())
+	require.True(t, w.Flush())
+	require.Equal(t, 3*len(line)+len("dropped 3\n"), out.text.Len())
+	require.Equal(t, "dropped 3\n", string(out.text.Bytes()[3*len(line):]))
+	_, _ = w.Write(line)
+	require.True(t, w.Flush())
+	require.Equal(t, 1, bytes.Count(out.text.Bytes(), []byte("dropped")), "a number is reported once")
+}
+
+func TestLogWriter_ReportsLinesThatWereNotWritten(t *testing.T) {
+	t.Parallel()
+	out := &fullOut{full: true}
+	w := newLogWriter(out)
+	w.report = func(dropped int) { fmt.Fprintf(w, "dropped %d\n", dropped) }
+	for range 3 {
+		_, err := w.Write([]byte("x\n"))
+		require.NoError(t, err)
+		require.True(t, w.Flush())
+	}
+	out.full = false
+	_, _ = w.Write([]byte("y\n"))
+	require.True(t, w.Flush())
+	require.Equal(t, "y\ndropped 3\n", out.text.String())
+}
+
+// fullOut is a log on a disk that may be full.
+type fullOut struct {
+	full bool
+	text bytes.Buffer
+}
+
+func (o *fullOut) Write(p []byte) (int, error) {
+	if o.full {
+		return 0, syscall.ENOSPC
+	}
+	return o.text.Write(p)
 }
 
 func TestConcurrentLogLinesStayWhole(t *testing.T) {

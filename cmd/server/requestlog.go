@@ -17,7 +17,7 @@ type lineHandler struct {
 	out io.Writer
 }
 
-// maxPooledLine keeps one large record from holding its memory for ever.
+// maxPooledLine is the largest buffer of a line that is kept for the next line.
 const maxPooledLine = 16 << 10
 
 var linePool = sync.Pool{New: func() any { return new([]byte) }}

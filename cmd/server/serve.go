@@ -77,6 +77,9 @@ func serve(ctx context.Context) (err error) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
+	// The reader of standard output may end, such as a log collector that is restarted: the log then loses
+	// lines, and the service goes on.
+	signal.Ignore(syscall.SIGPIPE)
 
 	var cfg Config
 	if err := load(&cfg); err != nil {
@@ -154,7 +157,7 @@ func serve(ctx context.Context) (err error) {
 	running.Go(func() { core.Run(background) })
 	running.Go(func() { core.Accounts.RunImports(ctx, log) })
 	running.Go(func() { verifier.Run(background) })
-	running.Go(func() { core.reopenLog(background, hangups) })
+	go core.reopenLog(background, hangups) // not waited for: it may wait for a write to the old file
 	running.Go(func() {
 		if err := admin.Serve(netutil.LimitListener(adminListener, adminMaxConnections)); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("admin server", "error", err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/payment-services/accounts/internal/cache"
 	"github.com/payment-services/accounts/internal/errcode"
+	"github.com/payment-services/accounts/internal/identifier"
 )
 
 // contactTypeForm is contact_types_name_form.
@@ -106,6 +107,35 @@ func (s *Service) CheckNewContactTypeName(name string) []errcode.Field {
 		return []errcode.Field{{Field: "name", Code: "reserved", Message: "phone, email, second_login and uuid are reserved"}}
 	}
 	return nil
+}
+
+// maxCheckedFields ends CheckBulk: an answer reports 50 faulty fields.
+const maxCheckedFields = 200
+
+// CheckBulk returns the faulty fields of rows: users[0].phone. BulkCreate reports them in the results of
+// the rows.
+func (s *Service) CheckBulk(ctx context.Context, rows []BulkRow) []errcode.Field {
+	var fields []errcode.Field
+	var groups, places []string // names, and the field of each
+	for i, row := range rows {
+		at := fmt.Sprintf("users[%d].", i)
+		if _, err := s.normalize(string(identifier.Phone), row.Phone); err != nil {
+			fields = append(fields, fieldOf(at+"phone", err))
+		}
+		if fault := checkProfilePatch(row.Profile); fault != nil {
+			fields = append(fields, errcode.Field{Field: at + fault.Field, Code: fault.Code, Message: fault.Message})
+		}
+		for j, name := range row.Groups {
+			groups, places = append(groups, name), append(places, fmt.Sprintf("%suser_groups[%d]", at, j))
+		}
+		if len(fields) >= maxCheckedFields {
+			break
+		}
+	}
+	for _, i := range s.unknownGroups(ctx, groups) {
+		fields = append(fields, unknownName(places[i]))
+	}
+	return fields
 }
 
 // CheckIdentifier returns what is wrong with an identifier to be looked up.

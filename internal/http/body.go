@@ -83,8 +83,8 @@ func readBody[T any](in *input) T {
 		return v
 	}
 	if in.fields != nil {
-		if in.route.maxValues != 0 {
-			return v // a bulk route, whose rows the domain reports one by one
+		if slices.ContainsFunc(in.fields, func(f errcode.Field) bool { return f.Code == "too_many" }) {
+			return v // its size is not bounded by the schema
 		}
 		// For the domain, which checks the members that are well-formed: a client learns of all errors at
 		// once. Errors of decoding are among in.fields already.

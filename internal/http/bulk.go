@@ -82,14 +82,15 @@ func (a *API) addBulk() {
 func (a *API) createUsers(ctx context.Context, w *response, in *input) error {
 	options := in.bulkOptions()
 	body := readBody[NewUsers](in)
-	if err := in.err(); err != nil {
-		return err
-	}
 	rows := make([]accounts.BulkRow, len(body.Users))
 	for i, user := range body.Users {
 		rows[i] = accounts.BulkRow{
 			Number: i + 1, Phone: user.Phone, Groups: user.UserGroups, Profile: json.RawMessage(user.Profile),
 		}
+	}
+	in.alsoCheck(func() []errcode.Field { return a.accounts.CheckBulk(ctx, rows) })
+	if err := in.err(); err != nil {
+		return err
 	}
 	result, err := a.accounts.BulkCreate(ctx, rows, options)
 	if err != nil {

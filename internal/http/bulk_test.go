@@ -73,14 +73,14 @@ func TestBulk(t *testing.T) {
 		`{"users":[{}]}`: {"users[0].phone required", "users[0].user_groups required"},
 		`{"users":[{"phone":1,"user_groups":"a","profile":null},{"phone":"","user_groups":[1],"id":1},3]}`: {
 			"users[0].phone invalid_type", "users[0].profile null", "users[0].user_groups invalid_type",
-			"users[1].id unknown", "users[1].user_groups[0] invalid_type", "users[2] invalid_type",
+			"users[1].id unknown", "users[1].phone empty", "users[1].user_groups[0] invalid_type", "users[2] invalid_type",
 		},
 		`{"users":[` + strings.Repeat(`{},`, 1000) + `{}]}`: {"users too_many"},
 	} {
 		require.ElementsMatch(t, want, s.bulk("", body).problem(errcode.Validation).faults(), "%.100s", body)
 	}
 	p = s.bulk("?on_conflict=overwrite&dry_run=1&x=", `{`).problem(errcode.Validation)
-	require.Equal(t, []string{"body invalid_json"}, p.faults())
+	require.Equal(t, []string{"body invalid_json", "x unknown", "dry_run invalid_boolean", "on_conflict unknown"}, p.faults())
 	p = s.bulk("?on_conflict=overwrite&dry_run=1&x=", `{"users":1}`).problem(errcode.Validation)
 	require.Equal(t, []string{"x unknown", "dry_run invalid_boolean", "on_conflict unknown", "users invalid_type"}, p.faults())
 }

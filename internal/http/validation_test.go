@@ -52,6 +52,11 @@ func TestValidation_AllStagesAnswerTogether(t *testing.T) {
 		{"POST", "/accounts/contact-types", `{"name":"UUID","on_second":1}`, []string{"name reserved", "on_second invalid_type"}},
 		{"PATCH", "/accounts/contact-types/x", `{"name":"телефон","on_second":null,"zzz":[]}`,
 			[]string{"id invalid_uuid", "name invalid_name", "on_second null", "zzz unknown"}},
+		{"POST", "/accounts/users/bulk", `{"users":[{"phone":"12","user_groups":["none"],"zzz":1},{"phone":"+79991234567","user_groups":[]}]}`,
+			[]string{"users[0].phone", "users[0].user_groups[0] unknown", "users[0].zzz unknown"}},
+		{"POST", "/accounts/users/bulk?q=1", `{"zzz":1,"users":[{"phone":1,"user_groups":["none",1],"profile":` + deep + `},null,{"user_groups":["none"]}]}`,
+			[]string{"q unknown", "zzz unknown", "users[0].phone invalid_type", "users[0].user_groups[0] unknown", "users[0].user_groups[1] invalid_type",
+				"users[0].profile too_deep", "users[1] null", "users[2].phone required", "users[2].user_groups[0] unknown"}},
 		// A body that is no JSON, or that has an error as a whole, hides no error of path or query.
 		{"PATCH", "/accounts/users/x?q=1", `{`, []string{"user_id invalid_uuid", "q unknown", "body invalid_json"}},
 		{"PATCH", "/accounts/users/x", ` `, []string{"user_id invalid_uuid", "body required"}},
