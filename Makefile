@@ -108,7 +108,7 @@ check-generated: $(tools)/sqlc ## fail if generate would change anything
 		{ cmp -s $$fresh test/openapi/client/client.gen.go || { echo "the client is stale: make generate"; exit 1; }; }
 
 .PHONY: unused
-unused: ## list functions that nobody calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
+unused: ## list functions without calls: DATABASE_WRITE_URL=... DATABASE_READ_URL="every replica"
 	@go run ./cmd/dbtool unused
 
 ##@ Measurements

@@ -39,6 +39,7 @@ func copyModule(t *testing.T) string {
 func command(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Env = withoutMake()
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s %s: %s", name, strings.Join(args, " "), out)
@@ -49,6 +50,7 @@ func command(t *testing.T, dir, name string, args ...string) string {
 func failing(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Env = withoutMake()
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	var failed *exec.ExitError
@@ -290,4 +292,13 @@ func TestScaffold_PutsTheQueryIntoTheFileOfItsResource(t *testing.T) {
 	} {
 		require.Equal(t, want, resourceFile(root, noun), noun)
 	}
+}
+
+// withoutMake returns the environment without the variables of a make that runs these tests: a make within
+// make reports the folders that it enters.
+func withoutMake() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return name == "MAKEFLAGS" || name == "MAKELEVEL" || name == "MFLAGS"
+	})
 }
